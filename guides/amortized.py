@@ -1,0 +1,49 @@
+r"""The amortized guide: one network infers the posterior of every datapoint, q(z_n | x_n)."""
+
+from abc import ABC, abstractmethod
+
+import pyro
+import pyro.distributions as dist
+from torch import Tensor, nn
+
+__all__ = ["AmortizedGuide", "bounded_exp", "linear_head"]
+
+_LOG_BOUND = 15.0
+
+
+class AmortizedGuide(nn.Module, ABC):
+    r"""Base of the guides that name a posterior family: write `posterior`, and it is a program.
+
+    The program samples the site "z" from `posterior(x)` inside the plate "data" at dim -1.
+
+    References:
+        Auto-Encoding Variational Bayes (Kingma & Welling, 2014), section 2.3.
+        https://arxiv.org/abs/1312.6114
+    """
+
+    @abstractmethod
+    def posterior(self, x: Tensor) -> dist.TorchDistribution:
+        """Return q(z|x), batch shape the leading shape of x, event shape `[D]`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Run the program on data `[batch, P]`; return the latents `[..., batch, D]`."""
+        with pyro.plate("data", len(x), dim=-1):
+            z: Tensor = pyro.sample("z", self.posterior(x))
+        return z
+
+
+def linear_head(encoder: nn.Module, out_features: int) -> nn.Linear:
+    """Return a linear layer on the encoder's features.
+
+    An encoder that does not tell its width in `out_features` gets a layer that finds it out on
+    its first call.
+    """
+    in_features = getattr(encoder, "out_features", None)
+    if in_features is None:
+        return nn.LazyLinear(out_features)
+    return nn.Linear(int(in_features), out_features)
+
+
+def bounded_exp(log_scale: Tensor) -> Tensor:
+    """Return exp(log_scale), held within e^-15 and e^15 so that no input overflows a float32."""
+    return log_scale.clamp(-_LOG_BOUND, _LOG_BOUND).exp()
