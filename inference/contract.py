@@ -1,0 +1,221 @@
+"""The contract of a model/guide pair, checked once on a real batch before anything is computed with it.
+
+Every rule ends in one :class:`~aevb.inference.pair.ContractError` that names the site, its shape and the mend.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from pyro.distributions import Unit
+from torch import Tensor
+from torch.distributions import constraints
+
+from .pair import ContractError, Data, LatentSite, Pair, Program, Sites, site_log_prob
+
+__all__ = ["check_pair"]
+
+_DRAWS = 4  # enough draws a datapoint to meet a support that the guide leaves
+
+
+def check_pair(pair: Pair, data: Data) -> None:
+    """Check every rule of the contract and write what was learned into the pair."""
+    _check_data(data)
+    batch = len(data[0])
+    model_sites = _trace(pair, pair.model, data, None, "model")
+    guide_sites = {} if pair.guide is None else _trace(pair, pair.guide, data, None, "guide")
+    observed = {n: s for n, s in model_sites.items() if s["is_observed"]}
+    latent = {n: s for n, s in model_sites.items() if not s["is_observed"]}
+
+    if not any(not isinstance(site["fn"], Unit) for site in observed.values()):
+        raise ContractError(
+            f"the model observes nothing: of its sites {sorted(model_sites)} none has obs=...; "
+            'condition one on the data: pyro.sample("x", likelihood, obs=x).'
+        )
+    if not latent:
+        raise ContractError("the model has no latent site: every pyro.sample in it has obs=....")
+    for role, sites in (("model", model_sites), ("guide", guide_sites)):
+        for name, site in sites.items():
+            _check_plate(role, name, site, batch)
+    pair.max_plate_nesting = max(-f.dim for s in model_sites.values() for f in s["cond_indep_stack"])
+    if pair.guide is not None:
+        _check_same_sites(latent, guide_sites)
+
+    for name, site in observed.items():
+        if not isinstance(site["fn"], Unit):
+            _check_data_support(name, site)
+    for role, sites in (("model", model_sites), ("guide", guide_sites)):
+        for name, site in sites.items():
+            _check_log_prob(role, name, site, batch)
+
+    pair.latents = tuple(
+        LatentSite(
+            name,
+            site["fn"].support,
+            site["fn"].event_shape,
+            bool((guide_sites or latent)[name]["fn"].has_rsample),
+        )
+        for name, site in latent.items()
+    )
+    pair.observed = {
+        name: _position(name, site["value"], data)
+        for name, site in observed.items()
+        if not isinstance(site["fn"], Unit)
+    }
+    pair.example = tuple(part[:1].detach().clone() for part in data)
+    _check_broadcasting(pair, data)
+
+
+def _check_data(data: Data) -> None:
+    sizes = [len(part) for part in data]
+    if len(set(sizes)) != 1 or sizes[0] == 0:
+        raise ContractError(f"the data must be tensors with one common, non-zero number of rows; got {sizes} rows.")
+
+
+def _trace(pair: Pair, program: Program, data: Data, num_samples: int | None, role: str) -> Sites:
+    try:
+        return pair.trace(program, data, num_samples)
+    except (ValueError, RuntimeError, AssertionError, IndexError) as error:
+        if isinstance(error, ContractError):
+            raise
+        detail = " ".join(str(error).split())
+        if num_samples is None:
+            mend = (
+                "one pyro.plate of size len(x) at dim -1 must hold every site, and what belongs to one "
+                "datapoint (pixels, latent dimensions) goes into the event: dist.Normal(loc, scale).to_event(1)"
+            )
+        else:
+            mend = (
+                "it runs on the batch alone but not with a sample dimension in front: latents arrive as "
+                "[num_samples, batch, ...], so index from the right (x[..., 0], reshape(*z.shape[:-1], ...))"
+            )
+        shapes = ", ".join(str(tuple(part.shape)) for part in data)
+        raise ContractError(f"the {role} fails on data of shape {shapes}: {detail}. Mend: {mend}.") from error
+
+
+def _check_plate(role: str, name: str, site: Any, batch: int) -> None:
+    frames = [frame for frame in site["cond_indep_stack"] if frame.vectorized]
+    here = f"{role} site {name!r} (value {tuple(site['value'].shape)})"
+    holder = next((frame for frame in frames if frame.dim == -1), None)
+    if holder is None:
+        raise ContractError(
+            f"{here} lies outside a plate over the batch, so its log-probability is not one number a datapoint; "
+            f'put it inside: with pyro.plate("data", len(x)). '
+            "A latent that all datapoints share is a parameter here, not a site."
+        )
+    if holder.size != batch or holder.full_size not in (None, batch):
+        raise ContractError(
+            f"{here} lies in plate {holder.name!r} of size {holder.size}, but the batch has {batch} rows; "
+            f"write pyro.plate({holder.name!r}, len(x)): a minibatch is the argument, and the trainer weighs it."
+        )
+
+
+def _check_same_sites(latent: Sites, guide_sites: Sites) -> None:
+    drawn = {n for n, s in guide_sites.items() if not s["infer"].get("is_auxiliary")}
+    missing, extra = sorted(latent.keys() - drawn), sorted(drawn - latent.keys())
+    if missing or extra:
+        said = [f"the guide does not sample {missing}"] if missing else []
+        said += [f"the model does not sample {extra}"] if extra else []
+        raise ContractError(
+            f"model and guide must sample the same latents: {' and '.join(said)}; "
+            f"the model has {sorted(latent)}, the guide {sorted(drawn)}. Give them the same names "
+            '(a guide-only site is marked infer={"is_auxiliary": True}).'
+        )
+
+
+def _check_data_support(name: str, site: Any) -> None:
+    value: Tensor = site["value"]
+    seen = value if site["mask"] is None or isinstance(site["mask"], bool) else value[site["mask"]]
+    support = site["fn"].support
+    if bool(torch.as_tensor(support.check(seen)).all()):
+        return
+    if bool(torch.isnan(seen.float()).any()):
+        raise ContractError(
+            f"observed site {name!r} (shape {tuple(value.shape)}) holds NaN; drop those rows, or mask the "
+            "missing entries in the model."
+        )
+    low, high = float(seen.min()), float(seen.max())
+    raise ContractError(
+        f"the data of observed site {name!r} (shape {tuple(value.shape)}, values in [{low:g}, {high:g}]) leave "
+        f"the support {support!r} of its {type(_base(site['fn'])).__name__} likelihood; scale or binarise the "
+        "data, or take a likelihood of that support."
+    )
+
+
+def _base(fn: Any) -> Any:
+    while hasattr(fn, "base_dist"):
+        fn = fn.base_dist
+    return fn
+
+
+def _check_log_prob(role: str, name: str, site: Any, batch: int) -> None:
+    expected = {frame.dim: frame.size for frame in site["cond_indep_stack"] if frame.vectorized}
+    log_prob = site_log_prob(site, 1)
+    shape = tuple(log_prob.shape)
+    allowed = tuple(expected.get(dim, 1) for dim in range(-max(-d for d in expected), 0))
+    if shape != allowed:
+        raise ContractError(
+            f"{role} site {name!r} has a log-probability of shape {shape}, expected {allowed}: one number a "
+            f"datapoint. Declare its last {max(len(shape) - len(allowed), 1)} dimension(s) as one event with "
+            ".to_event(...), inside the plate."
+        )
+
+
+def _position(name: str, value: Tensor, data: Data) -> int | None:
+    """Which argument of the program an observed site looks at (by storage, then by being the only one)."""
+    start = value.untyped_storage().data_ptr()
+    for position, part in enumerate(data):
+        if part.untyped_storage().data_ptr() == start:
+            return position
+    only = len(data) == 1 and value.numel() == data[0].numel()
+    return 0 if only else None
+
+
+def _check_broadcasting(pair: Pair, data: Data) -> None:
+    batch = len(data[0])
+    role, program = ("model", pair.model) if pair.guide is None else ("guide", pair.guide)
+    sites = _trace(pair, program, data, _DRAWS, role)
+    if pair.guide is not None:
+        _check_supports(pair, sites)
+    for site in pair.latents:
+        shape = tuple(sites[site.name]["value"].shape)
+        inner = (1,) * (pair.max_plate_nesting - 1)
+        if shape != (_DRAWS, *inner, batch, *site.event_shape):
+            raise ContractError(
+                f"latent site {site.name!r} has shape {shape} under {_DRAWS} samples of a batch of {batch}; expected "
+                f"[num_samples, batch, *event] = {(_DRAWS, batch, *site.event_shape)}: let it broadcast over the "
+                "left, and make any plate of its own beside the batch an event dimension (.to_event)."
+            )
+    z = {site.name: sites[site.name]["value"].reshape(_DRAWS, batch, *site.event_shape) for site in pair.latents}
+    try:
+        log_prior, log_lik = pair.log_densities(z, data)
+    except (ValueError, RuntimeError) as error:
+        detail = " ".join(str(error).split())
+        raise ContractError(
+            f"the model fails with a sample dimension in front ([num_samples, batch, ...]): {detail}. "
+            "Index latents from the right (z[..., 0]) and keep leading dimensions in every reshape."
+        ) from error
+    for what, value in (("log-prior", log_prior), ("log-likelihood", log_lik)):
+        if not bool(torch.isfinite(value).all()):
+            raise ContractError(
+                f"the {what} of the first batch is not finite ({_worst(value)}); check the scales in the model "
+                "(an unbounded log-variance, a scale of zero) and the range of the data."
+            )
+
+
+def _check_supports(pair: Pair, guide_sites: Sites) -> None:
+    for site in pair.latents:
+        value = guide_sites[site.name]["value"]
+        if not bool(torch.as_tensor(site.support.check(value)).all()):
+            guide_support: constraints.Constraint = guide_sites[site.name]["fn"].support
+            raise ContractError(
+                f"the guide draws latent {site.name!r} (shape {tuple(value.shape)}) outside the prior's support: "
+                f"the prior lives on {site.support!r}, the guide on {guide_support!r}; choose a guide family on "
+                "the prior's support, or transform the guide's draws into it."
+            )
+
+
+def _worst(value: Tensor) -> str:
+    bad = value[~torch.isfinite(value)]
+    return f"{bad.numel()} of {value.numel()} values, the first {float(bad.flatten()[0])}"

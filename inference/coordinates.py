@@ -1,0 +1,61 @@
+r"""Latents as one unconstrained vector a datapoint, the space in which chains move.
+
+Every latent site is mapped to the real line by its support's bijection, z = T(u), and the sites are laid side
+by side: ``u`` is ``[num_samples, batch, D]``. Densities change by log |det dT/du|.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.distributions import biject_to
+
+from .pair import Data, LatentSite, Pair
+
+__all__ = ["flatten", "log_density", "unflatten"]
+
+
+def flatten(pair: Pair, z: dict[str, Tensor]) -> Tensor:
+    """Map latents ``{site: [K, batch, *event]}`` to one unconstrained tensor ``[K, batch, D]``."""
+    parts = [biject_to(site.support).inv(z[site.name]) for site in pair.latents]
+    return torch.cat([part.reshape(*part.shape[:2], -1) for part in parts], dim=-1)
+
+
+def unflatten(pair: Pair, u: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+    r"""Map unconstrained vectors back to latents.
+
+    Args:
+        pair: A checked pair.
+        u: Vectors ``[K, batch, D]``.
+
+    Returns:
+        The latents by site, and log |det dT/du| ``[K, batch]``.
+    """
+    z: dict[str, Tensor] = {}
+    log_det = u.new_zeros(u.shape[:2])
+    start = 0
+    for site in pair.latents:
+        transform, shape = biject_to(site.support), _free_shape(site)
+        stop = start + shape.numel()
+        free = u[..., start:stop].reshape(*u.shape[:2], *shape)
+        z[site.name] = transform(free)
+        jacobian = transform.log_abs_det_jacobian(free, z[site.name])
+        log_det = log_det + jacobian.reshape(*u.shape[:2], -1).sum(-1)
+        start = stop
+    return z, log_det
+
+
+def log_density(pair: Pair, data: Data) -> Callable[[Tensor], Tensor]:
+    """The posterior's unnormalised log-density in the unconstrained space, ``u -> [K, batch]``, in nats."""
+
+    def density(u: Tensor) -> Tensor:
+        z, log_det = unflatten(pair, u)
+        return pair.log_joint(z, data) + log_det
+
+    return density
+
+
+def _free_shape(site: LatentSite) -> torch.Size:
+    return torch.Size(biject_to(site.support).inverse_shape(torch.Size(site.event_shape)))

@@ -1,0 +1,396 @@
+r"""A model/guide pair as densities: the one place where programs are run under Pyro's handlers.
+
+A pair is run once under Pyro's effect handlers and becomes what every algorithm is written against:
+
+    z ~ q(z|x),   log p(z),   log p(x|z),   log q(z|x)        each ``[num_samples, batch]``,
+
+never summed over the batch. The contract of a program ``model(*data)`` or ``guide(*data)`` is short: one
+``pyro.plate`` at dim -1 of size ``len(data[0])`` holds every sample site, and all of it broadcasts over
+further dimensions on the left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import pyro
+import torch
+from pyro import poutine
+from pyro.poutine.messenger import Messenger
+from pyro.poutine.util import site_is_subsample
+from torch import Tensor, nn
+from torch.distributions import Distribution, constraints, transform_to
+
+__all__ = ["Cloud", "ContractError", "Data", "LatentSite", "Pair", "Program"]
+
+Data = tuple[Tensor, ...]
+Sites = dict[str, Any]
+_SAMPLE_PLATE = "_aevb_samples"
+
+
+class ContractError(ValueError):
+    """A model/guide pair breaks the contract; the message names the site, its shape and the mend."""
+
+
+class Cloud(NamedTuple):
+    """Latents drawn from the guide with their log-densities, one number a sample and a datapoint.
+
+    ``z`` maps a site to its draws ``[num_samples, batch, *event]``; the three log-densities are
+    ``[num_samples, batch]``, in nats.
+    """
+
+    z: dict[str, Tensor]
+    log_prior: Tensor
+    log_lik: Tensor
+    log_q: Tensor
+
+    @property
+    def log_joint(self) -> Tensor:
+        """The log-joint density log p(x, z)."""
+        return self.log_prior + self.log_lik
+
+    @property
+    def log_weight(self) -> Tensor:
+        """The log importance weight log p(x, z) - log q(z|x)."""
+        return self.log_joint - self.log_q
+
+
+@dataclass(frozen=True)
+class LatentSite:
+    """What the check of a pair learned about one latent."""
+
+    name: str
+    support: constraints.Constraint
+    event_shape: torch.Size
+    has_rsample: bool
+
+
+class _Parameters(Messenger):
+    """Answers every ``pyro.param`` from a program's own parameters instead of the global store."""
+
+    def __init__(self, program: Program) -> None:
+        super().__init__()
+        self.program = program
+
+    def _pyro_param(self, msg: Any) -> None:
+        init = msg["args"][1] if len(msg["args"]) > 1 else None
+        constraint = msg["kwargs"].get("constraint", constraints.real)
+        msg["value"] = self.program.parameter(msg["name"], init, constraint)
+        msg["done"] = True
+
+
+class Program(nn.Module):
+    """A callable of Pyro statements that carries its own parameters.
+
+    A plain function's ``pyro.param`` and ``pyro.module`` statements are adopted as parameters and submodules
+    of this module the first time they run, so two programs never share a store by accident and
+    ``parameters()``, ``state_dict()`` and ``to()`` mean what they mean for any module.
+
+    Args:
+        fn: A plain function, a bound method or an ``nn.Module``.
+    """
+
+    def __init__(self, fn: Callable[..., Any]) -> None:
+        super().__init__()
+        self.fn = fn
+        self.births = 0  # how many parameters were adopted: a trainer sees late ones by it
+        self._constraints: dict[str, constraints.Constraint] = {}
+        self._keys: dict[str, str] = {}
+
+    def forward(self, *data: Tensor) -> Any:
+        """Run the program; its parameters are this module's."""
+        with pyro.settings.context(module_local_params=True), self._adopting(), _Parameters(self):
+            return self.fn(*data)
+
+    def parameter(self, name: str, init: Any, constraint: constraints.Constraint) -> Tensor:
+        """Return the (constrained) value of the parameter ``name``, adopting it when it is new."""
+        if isinstance(init, nn.Parameter):  # pyro.module hands its parameters through
+            if not any(init is known for known in self.parameters()):
+                self._adopt(name, init)
+            return init
+        if name not in self._keys:
+            if init is None:
+                raise ContractError(
+                    f"pyro.param({name!r}) has no initial value and no parameter of that name exists; "
+                    "give it one: pyro.param(name, init)."
+                )
+            value = init() if callable(init) else init
+            with torch.no_grad():
+                free = transform_to(constraint).inv(value.detach()).clone()
+            self._adopt(name, nn.Parameter(free))
+            self._constraints[name] = constraint
+        free = getattr(self, self._keys[name])
+        return transform_to(self._constraints[name])(free)
+
+    def values(self) -> dict[str, Tensor]:
+        """Map every parameter's own name to its constrained value."""
+        found: dict[str, Tensor] = {}
+        own = {key: name for name, key in self._keys.items()}
+        for key, value in self.named_parameters():
+            name = own.get(key)
+            if name in self._constraints:
+                value = transform_to(self._constraints[name])(value)
+            elif name is None:
+                name, value = _module_value(self, key, value)
+            found[name] = value.detach()
+        return found
+
+    def _adopt(self, name: str, value: nn.Parameter) -> None:
+        key = name.replace(".", "/")
+        self._keys[name] = key
+        self.register_parameter(key, value)
+        self.births += 1
+
+    @contextmanager
+    def _adopting(self) -> Iterator[None]:
+        # pyro.module announces the parameters of a module but not the module, whose buffers (batch-norm
+        # statistics) belong to the program as well: so the announcement itself is overheard.
+        announce = pyro.module
+
+        def overhear(name: str, nn_module: nn.Module, *args: Any, **kwargs: Any) -> nn.Module:
+            key = name.replace(".", "/")
+            if key not in self._modules:
+                self.add_module(key, nn_module)
+                self.births += 1
+            return announce(name, nn_module, *args, **kwargs)
+
+        pyro.module = overhear
+        try:
+            yield
+        finally:
+            pyro.module = announce
+
+
+def _module_value(program: nn.Module, key: str, value: Tensor) -> tuple[str, Tensor]:
+    """The user's name and constrained value of a parameter that lives in a module."""
+    name = key.removeprefix("fn.")
+    if name.endswith("_unconstrained"):  # a PyroParam: its module knows the constraint
+        owner, _, leaf = key.removesuffix("_unconstrained").rpartition(".")
+        with pyro.settings.context(module_local_params=True):
+            return name.removesuffix("_unconstrained"), getattr(program.get_submodule(owner), leaf)
+    return name, value
+
+
+class Pair(nn.Module):
+    r"""A Pyro model p(z)p(x|z) and, where there is one, its guide q(z|x), as per-datapoint densities.
+
+    Args:
+        model: Any callable ``model(*data)`` with Pyro sample statements.
+        guide: Any callable ``guide(*data)`` over the same latent sites, or ``None``.
+
+    Data are a tuple of tensors that share their first dimension, the batch; a lone tensor is allowed.
+
+    Example:
+        >>> import pyro.distributions as dist
+        >>> def model(x):
+        ...     with pyro.plate("data", len(x)):
+        ...         z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        ...         pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+        >>> def guide(x):
+        ...     with pyro.plate("data", len(x)):
+        ...         pyro.sample("z", dist.Normal(x / 2, 0.5**0.5))
+        >>> x = torch.tensor([0.0, 1.0])
+        >>> cloud = Pair(model, guide).check(x).cloud(x, num_samples=3)
+        >>> cloud.log_weight.shape  # the guide is exact: every weight is log p(x)
+        torch.Size([3, 2])
+        >>> torch.allclose(cloud.log_weight, dist.Normal(0.0, 2**0.5).log_prob(x))
+        True
+    """
+
+    def __init__(self, model: Callable[..., Any], guide: Callable[..., Any] | None = None) -> None:
+        super().__init__()
+        self.model = Program(model)
+        self.guide = None if guide is None else Program(guide)
+        self.max_plate_nesting = 1
+        self.latents: tuple[LatentSite, ...] = ()
+        self.observed: dict[str, int] = {}  # observed site -> the position of its data
+        self.example: Data = ()
+
+    # ------------------------------------------------------------------ what algorithms call
+
+    def cloud(self, data: Tensor | Data, num_samples: int = 1) -> Cloud:
+        """Draw ``num_samples`` latents a datapoint from the guide and score them.
+
+        Args:
+            data: The batch.
+            num_samples: The number K of draws a datapoint.
+
+        Returns:
+            The cloud, its log-densities ``[num_samples, batch]``.
+        """
+        data = as_data(data)
+        guide_sites = self.trace(self._guide(), data, num_samples)
+        z = self._latent_values(guide_sites)
+        log_prior, log_lik = self.log_densities(z, data)
+        shape = torch.Size((num_samples, len(data[0])))
+        return Cloud(z, log_prior, log_lik, self._log_prob(guide_sites, guide_sites.keys(), shape))
+
+    def log_densities(self, z: dict[str, Tensor], data: Tensor | Data) -> tuple[Tensor, Tensor]:
+        """The log-prior log p(z) and the log-likelihood log p(x|z) at given latents.
+
+        Args:
+            z: Site to values ``[num_samples, batch, *event]``.
+            data: The batch.
+
+        Returns:
+            Two tensors ``[num_samples, batch]``, in nats.
+        """
+        data = as_data(data)
+        shape = self._shape(z, data)
+        sites = self._run_at(self.model, z, data)
+        rest = [name for name in sites if name not in z]
+        return self._log_prob(sites, z.keys(), shape), self._log_prob(sites, rest, shape)
+
+    def log_joint(self, z: dict[str, Tensor], data: Tensor | Data) -> Tensor:
+        """The log-joint density log p(x, z), ``[num_samples, batch]``."""
+        log_prior, log_lik = self.log_densities(z, data)
+        return log_prior + log_lik
+
+    def log_guide(self, z: dict[str, Tensor], data: Tensor | Data) -> Tensor:
+        """The guide's log-density log q(z|x) at given latents, ``[num_samples, batch]``."""
+        data = as_data(data)
+        sites = self._run_at(self._guide(), z, data)
+        return self._log_prob(sites, sites.keys(), self._shape(z, data))
+
+    def sample_guide(self, data: Tensor | Data, num_samples: int = 1) -> dict[str, Tensor]:
+        """Draw latents from q(z|x): site to ``[num_samples, batch, *event]``."""
+        return self._latent_values(self.trace(self._guide(), as_data(data), num_samples))
+
+    def sample_prior(self, data: Tensor | Data, num_samples: int = 1) -> dict[str, Tensor]:
+        """Draw latents from p(z), as many datapoints as ``data`` has; its values are not looked at."""
+        return self.dream(data, num_samples)[0]
+
+    def dream(self, data: Tensor | Data, num_samples: int = 1) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Draw latents and observations from the model.
+
+        Args:
+            data: A batch that says how many datapoints; only what is conditioned on (a label) is read.
+            num_samples: The number K of draws a datapoint.
+
+        Returns:
+            Latent site to ``[num_samples, batch, *event]``, observed site likewise.
+        """
+        sites = self.trace(poutine.uncondition(self.model), as_data(data), num_samples)
+        observed = {name: sites[name]["value"] for name in self.observed}
+        return self._latent_values(sites), observed
+
+    def dreamt_data(self, data: Tensor | Data, observed: dict[str, Tensor]) -> Data:
+        """Put one dream (observed sites of ``num_samples = 1``) where the programs take their data."""
+        dreamt = list(as_data(data))
+        for name, position in self.observed.items():
+            like = dreamt[position]
+            dreamt[position] = observed[name].reshape(like.shape).to(like.dtype)
+        return tuple(dreamt)
+
+    def likelihoods(self, z: dict[str, Tensor], data: Tensor | Data) -> dict[str, Distribution]:
+        """The distribution p(x|z) of every observed site at given latents."""
+        sites = self._run_at(self.model, z, as_data(data))
+        return {name: sites[name]["fn"] for name in self.observed}
+
+    def blank(self, num_points: int) -> Data:
+        """Arguments for ``num_points`` datapoints when only their number matters (:meth:`dream`)."""
+        if not self.example:
+            raise ContractError("the pair has not seen data yet; call check(data) first.")
+        return tuple(part[:1].expand(num_points, *part.shape[1:]) for part in self.example)
+
+    def players(self) -> dict[str, list[nn.Parameter]]:
+        """The trainable parameters of each player, ``"model"`` and (where there is one) ``"guide"``."""
+        programs = {"model": self.model, "guide": self.guide}
+        return {
+            name: [p for p in program.parameters() if p.requires_grad]
+            for name, program in programs.items()
+            if program is not None
+        }
+
+    @property
+    def births(self) -> int:
+        """How many parameters the programs have adopted so far."""
+        return self.model.births + (0 if self.guide is None else self.guide.births)
+
+    # ------------------------------------------------------------------ the contract
+
+    def check(self, data: Tensor | Data) -> Pair:
+        """Run the pair once, validated, and learn its sites.
+
+        Args:
+            data: A few rows are enough; what they are is kept as the example.
+
+        Returns:
+            The pair itself.
+
+        Raises:
+            ContractError: The pair breaks the contract; the message names the site and the mend.
+        """
+        from .contract import check_pair  # the rules read better on a page of their own
+
+        with torch.no_grad(), pyro.validation_enabled(True):
+            check_pair(self, as_data(data))
+        return self
+
+    def trace(self, program: Callable[..., Any], data: Data, num_samples: int | None) -> Sites:
+        """Run a program and return its sample sites by name; ``None`` runs it without a sample plate."""
+        with poutine.trace() as recorder:
+            if num_samples is None:
+                program(*data)
+            else:
+                plate_dim = -1 - self.max_plate_nesting
+                with pyro.plate(_SAMPLE_PLATE, num_samples, dim=plate_dim):
+                    program(*data)
+        return {
+            name: site
+            for name, site in recorder.trace.nodes.items()
+            if site["type"] == "sample" and not site_is_subsample(site)
+        }
+
+    # ------------------------------------------------------------------ private
+
+    def _run_at(self, program: Program, z: dict[str, Tensor], data: Data) -> Sites:
+        num_samples, batch = self._shape(z, data)
+        inner = (1,) * (self.max_plate_nesting - 1)  # plates of observed sites left of the batch
+        values = {name: v.reshape(num_samples, *inner, batch, *v.shape[2:]) for name, v in z.items()}
+        return self.trace(poutine.condition(program, data=values), data, num_samples)
+
+    def _guide(self) -> Program:
+        if self.guide is None:
+            raise ContractError("this pair has no guide q(z|x); pass one, or fit one to the model.")
+        return self.guide
+
+    def _latent_values(self, sites: Sites) -> dict[str, Tensor]:
+        values = {site.name: sites[site.name]["value"] for site in self.latents}
+        if self.max_plate_nesting == 1:
+            return values
+        inner = tuple(range(1, self.max_plate_nesting))
+        return {name: value.squeeze(inner) for name, value in values.items()}
+
+    @staticmethod
+    def _shape(z: dict[str, Tensor], data: Data) -> torch.Size:
+        return torch.Size((next(iter(z.values())).shape[0], len(data[0])))
+
+    def _log_prob(self, sites: Sites, names: Any, shape: torch.Size) -> Tensor:
+        terms = [site_log_prob(sites[name], self.max_plate_nesting) for name in names]
+        return sum(terms[1:], terms[0]).expand(shape)
+
+
+def site_log_prob(site: Any, max_plate_nesting: int) -> Tensor:
+    """A site's unscaled log-density, its inner plates summed: ``[num_samples, batch]`` or broadcastable.
+
+    Scales (annealing, subsampling) belong to an objective, not to a density, and are left out; a mask says
+    which entries exist, and is kept.
+    """
+    log_prob = site["fn"].log_prob(site["value"])
+    mask = site["mask"]
+    if isinstance(mask, Tensor):
+        log_prob = torch.where(mask, log_prob, log_prob.new_zeros(()))
+    elif mask is False:
+        log_prob = torch.zeros_like(log_prob)
+    while max_plate_nesting > 1 and log_prob.dim() > 2:
+        log_prob = log_prob.sum(-2)
+    return log_prob
+
+
+def as_data(data: Tensor | Data) -> Data:
+    """A lone tensor as the tuple of arguments that programs take."""
+    return (data,) if isinstance(data, Tensor) else tuple(data)
