@@ -80,8 +80,9 @@ class ProbabilisticPCA(nn.Module):
         data_dim = x.shape[-1]
         if not 0 < latent_dim < data_dim:
             raise ValueError(
-                f"latent_dim: expected 1 to {data_dim - 1} for data of {data_dim} dimensions, since the "
-                f"noise is what the components leave; got {latent_dim}. Choose fewer components."
+                f"latent_dim: expected 1 to {data_dim - 1} for data of {data_dim} dimensions, since "
+                "the noise is what the components leave; "
+                f"got {latent_dim}. Choose fewer components."
             )
         covariance = torch.cov(x.double().mT, correction=0)
         values, vectors = torch.linalg.eigh(covariance)

@@ -1,0 +1,17 @@
+"""Distributions that Pyro lacks: on the hypersphere, on the open simplex, and flows with a support."""
+
+from .flow import FLOW_FAMILIES, FlowDistribution, build_flow
+from .power_spherical import PowerSpherical
+from .relaxed_one_hot import RelaxedOneHotCategorical
+from .uniform_sphere import UniformSphere
+from .von_mises_fisher import VonMisesFisher
+
+__all__ = [
+    "FLOW_FAMILIES",
+    "FlowDistribution",
+    "PowerSpherical",
+    "RelaxedOneHotCategorical",
+    "UniformSphere",
+    "VonMisesFisher",
+    "build_flow",
+]

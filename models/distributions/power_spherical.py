@@ -1,0 +1,97 @@
+r"""The power spherical distribution, q(z) proportional to (1 + <mu, z>)^kappa on S^{D-1}."""
+
+import math
+
+import pyro.distributions as dist
+import torch
+from pyro.distributions import constraints
+from torch import Tensor
+from torch.distributions import register_kl
+
+from .sphere import around, log_sphere_area, require_sphere_dim
+from .uniform_sphere import UniformSphere
+
+__all__ = ["PowerSpherical"]
+
+
+class PowerSpherical(dist.TorchDistribution):
+    r"""A unimodal distribution on the sphere, sampled exactly without rejection.
+
+    With t = <mu, z>: (1 + t) / 2 ~ Beta((D-1)/2 + kappa, (D-1)/2), and z uniform given t.
+
+    Args:
+        loc: Mode mu, unit vectors `[..., D]`.
+        concentration: kappa > 0, `[...]`.
+
+    Raises:
+        ValueError: If D is below 2.
+
+    References:
+        The Power Spherical Distribution (De Cao & Aziz, 2020), eqs. 3-14.
+        https://arxiv.org/abs/2006.04437
+    """
+
+    arg_constraints = {"loc": constraints.sphere, "concentration": constraints.positive}
+    support = constraints.sphere
+    has_rsample = True
+
+    def __init__(self, loc: Tensor, concentration: Tensor, *, validate_args: bool | None = None) -> None:
+        dim = loc.shape[-1]
+        require_sphere_dim(dim)
+        batch_shape = torch.broadcast_shapes(loc.shape[:-1], concentration.shape)
+        self.loc = loc.expand(batch_shape + (dim,))
+        self.concentration = concentration.expand(batch_shape)
+        super().__init__(batch_shape, torch.Size((dim,)), validate_args=validate_args)
+
+    @property
+    def mean(self) -> Tensor:
+        """The mean vector, inside the ball: kappa / (D - 1 + kappa) times mu."""
+        shrink = self.concentration / (self.event_shape[0] - 1 + self.concentration)
+        return shrink.unsqueeze(-1) * self.loc
+
+    def expand(self, batch_shape: torch.Size, _instance: object = None) -> "PowerSpherical":
+        """Return the distribution with a larger batch shape."""
+        batch_shape = torch.Size(batch_shape)
+        return PowerSpherical(
+            self.loc.expand(batch_shape + self.event_shape),
+            self.concentration.expand(batch_shape),
+            validate_args=self._validate_args,
+        )
+
+    def rsample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008
+        """Draw z, `sample_shape + batch + [D]`, differentiable in both parameters."""
+        shape = self._extended_shape(sample_shape)
+        alpha, beta = self._beta_parameters()
+        # The complement is what stays accurate when the samples crowd the mode.
+        half_drop = dist.Beta(beta, alpha, validate_args=False).rsample(sample_shape)
+        drop = 2 * half_drop.clamp(min=torch.finfo(half_drop.dtype).tiny)
+        return around(self.loc.expand(shape), 1 - drop, (drop * (2 - drop)).clamp(min=0).sqrt())
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Return log q(z), nats with respect to surface area."""
+        if self._validate_args:
+            self._validate_sample(value)
+        drop = (value - self.loc).square().sum(-1) / 2
+        one_plus_cosine = (2 - drop).clamp(min=torch.finfo(value.dtype).tiny)
+        return self.concentration * one_plus_cosine.log() - self._log_normalizer()
+
+    def entropy(self) -> Tensor:
+        """Return the entropy, nats."""
+        alpha, beta = self._beta_parameters()
+        expected = math.log(2) + torch.digamma(alpha) - torch.digamma(alpha + beta)
+        return self._log_normalizer() - self.concentration * expected
+
+    def _beta_parameters(self) -> tuple[Tensor, Tensor]:
+        half = (self.event_shape[0] - 1) / 2
+        return self.concentration + half, torch.full_like(self.concentration, half)
+
+    def _log_normalizer(self) -> Tensor:
+        alpha, beta = self._beta_parameters()
+        total = alpha + beta
+        ratio = torch.lgamma(alpha) - torch.lgamma(total)
+        return total * math.log(2) + beta * math.log(math.pi) + ratio
+
+
+@register_kl(PowerSpherical, UniformSphere)
+def _kl_power_spherical_uniform(p: PowerSpherical, q: UniformSphere) -> Tensor:
+    return log_sphere_area(q.event_shape[0]) - p.entropy()
