@@ -13,6 +13,8 @@ from pyro.contrib.zuko import ZukoToPyro
 from pyro.distributions import constraints
 from torch import Tensor, nn
 
+from .shapes import EMPTY, Shape
+
 __all__ = ["FLOW_FAMILIES", "FlowDistribution", "build_flow"]
 
 FLOW_FAMILIES = ("maf", "iaf", "nsf", "nsf-coupling", "realnvp")
@@ -31,18 +33,18 @@ class FlowDistribution(ZukoToPyro):
     arg_constraints: dict[str, Any] = {}
     support = constraints.real_vector
 
-    def rsample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008
+    def rsample(self, sample_shape: Shape = EMPTY) -> Tensor:
         """Draw z, `sample_shape + batch + [D]`, differentiable."""
-        z: Tensor = self(sample_shape)
+        z: Tensor = self(torch.Size(sample_shape))
         return z
 
     @torch.no_grad()
-    def sample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008
+    def sample(self, sample_shape: Shape = EMPTY) -> Tensor:
         """Draw z, `sample_shape + batch + [D]`, without gradient."""
-        z: Tensor = self.dist.sample(sample_shape)
+        z: Tensor = self.dist.sample(torch.Size(sample_shape))
         return z
 
-    def expand(self, batch_shape: torch.Size, _instance: object = None) -> FlowDistribution:
+    def expand(self, batch_shape: Shape, _instance: object = None) -> FlowDistribution:
         """Return the distribution with a larger batch shape."""
         return FlowDistribution(self.dist.expand(torch.Size(batch_shape)))
 

@@ -8,6 +8,7 @@ from pyro.distributions import constraints
 from torch import Tensor
 from torch.distributions import register_kl
 
+from .shapes import EMPTY, Shape
 from .sphere import around, log_sphere_area, require_sphere_dim
 from .uniform_sphere import UniformSphere
 
@@ -49,21 +50,21 @@ class PowerSpherical(dist.TorchDistribution):
         shrink = self.concentration / (self.event_shape[0] - 1 + self.concentration)
         return shrink.unsqueeze(-1) * self.loc
 
-    def expand(self, batch_shape: torch.Size, _instance: object = None) -> "PowerSpherical":
+    def expand(self, batch_shape: Shape, _instance: object = None) -> "PowerSpherical":
         """Return the distribution with a larger batch shape."""
-        batch_shape = torch.Size(batch_shape)
+        shape = torch.Size(batch_shape)
         return PowerSpherical(
-            self.loc.expand(batch_shape + self.event_shape),
-            self.concentration.expand(batch_shape),
+            self.loc.expand(shape + self.event_shape),
+            self.concentration.expand(shape),
             validate_args=self._validate_args,
         )
 
-    def rsample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008
+    def rsample(self, sample_shape: Shape = EMPTY) -> Tensor:
         """Draw z, `sample_shape + batch + [D]`, differentiable in both parameters."""
-        shape = self._extended_shape(sample_shape)
+        shape = self._extended_shape(torch.Size(sample_shape))
         alpha, beta = self._beta_parameters()
         # The complement is what stays accurate when the samples crowd the mode.
-        half_drop = dist.Beta(beta, alpha, validate_args=False).rsample(sample_shape)
+        half_drop = dist.Beta(beta, alpha, validate_args=False).rsample(torch.Size(sample_shape))
         drop = 2 * half_drop.clamp(min=torch.finfo(half_drop.dtype).tiny)
         return around(self.loc.expand(shape), 1 - drop, (drop * (2 - drop)).clamp(min=0).sqrt())
 
@@ -92,6 +93,8 @@ class PowerSpherical(dist.TorchDistribution):
         return total * math.log(2) + beta * math.log(math.pi) + ratio
 
 
-@register_kl(PowerSpherical, UniformSphere)
 def _kl_power_spherical_uniform(p: PowerSpherical, q: UniformSphere) -> Tensor:
     return log_sphere_area(q.event_shape[0]) - p.entropy()
+
+
+register_kl(PowerSpherical, UniformSphere)(_kl_power_spherical_uniform)

@@ -4,6 +4,8 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
+from .shapes import EMPTY, Shape
+
 __all__ = ["RelaxedOneHotCategorical"]
 
 
@@ -17,12 +19,12 @@ class RelaxedOneHotCategorical(dist.RelaxedOneHotCategorical):
         The Concrete Distribution (Maddison et al., 2017), eq. 10. https://arxiv.org/abs/1611.00712
     """
 
-    def expand(self, batch_shape: torch.Size, _instance: object = None) -> "RelaxedOneHotCategorical":
+    def expand(self, batch_shape: Shape, _instance: object = None) -> "RelaxedOneHotCategorical":
         """Return the distribution with a larger batch shape."""
         new: RelaxedOneHotCategorical = self._get_checked_instance(RelaxedOneHotCategorical, _instance)
         return super().expand(batch_shape, _instance=new)
 
-    def rsample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008
+    def rsample(self, sample_shape: Shape = EMPTY) -> Tensor:
         """Draw z on the open simplex, `sample_shape + batch + [D]`, differentiable."""
         z: Tensor = super().rsample(sample_shape)
         return z.clamp(min=torch.finfo(z.dtype).tiny)

@@ -7,6 +7,7 @@ import torch
 from pyro.distributions import constraints
 from torch import Tensor
 
+from .shapes import EMPTY, Shape
 from .sphere import log_sphere_area, require_sphere_dim
 
 __all__ = ["UniformSphere"]
@@ -37,14 +38,14 @@ class UniformSphere(dist.TorchDistribution):
         self.reference = reference.detach()
         super().__init__(reference.shape[:-1], reference.shape[-1:], validate_args=validate_args)
 
-    def expand(self, batch_shape: torch.Size, _instance: object = None) -> "UniformSphere":
+    def expand(self, batch_shape: Shape, _instance: object = None) -> "UniformSphere":
         """Return the distribution with a larger batch shape."""
         reference = self.reference.expand(torch.Size(batch_shape) + self.event_shape)
         return UniformSphere(reference, validate_args=self._validate_args)
 
-    def rsample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008
+    def rsample(self, sample_shape: Shape = EMPTY) -> Tensor:
         """Draw z, `sample_shape + batch + [D]`."""
-        noise = torch.randn_like(self.reference.expand(self._extended_shape(sample_shape)))
+        noise = torch.randn_like(self.reference.expand(self._extended_shape(torch.Size(sample_shape))))
         return torch.nn.functional.normalize(noise, dim=-1)
 
     def log_prob(self, value: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from pyro.distributions import constraints
 from torch import Tensor
 from torch.distributions import register_kl
 
+from .shapes import EMPTY, Shape
 from .sphere import around, log_sphere_area, require_sphere_dim
 from .uniform_sphere import UniformSphere
 
@@ -65,18 +66,18 @@ class VonMisesFisher(dist.TorchDistribution):
         _, drop = _log_normalizer_and_drop(self.concentration, self.event_shape[0])
         return (1 - drop).unsqueeze(-1) * self.loc
 
-    def expand(self, batch_shape: torch.Size, _instance: object = None) -> "VonMisesFisher":
+    def expand(self, batch_shape: Shape, _instance: object = None) -> "VonMisesFisher":
         """Return the distribution with a larger batch shape."""
-        batch_shape = torch.Size(batch_shape)
+        shape = torch.Size(batch_shape)
         return VonMisesFisher(
-            self.loc.expand(batch_shape + self.event_shape),
-            self.concentration.expand(batch_shape),
+            self.loc.expand(shape + self.event_shape),
+            self.concentration.expand(shape),
             validate_args=self._validate_args,
         )
 
-    def rsample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008
+    def rsample(self, sample_shape: Shape = EMPTY) -> Tensor:
         """Draw z, `sample_shape + batch + [D]`, differentiable in both parameters."""
-        shape = self._extended_shape(sample_shape)
+        shape = self._extended_shape(torch.Size(sample_shape))
         kappa, dim = self.concentration.expand(shape[:-1]), shape[-1]
         angle = _sample_angle(kappa.detach(), dim)
         if kappa.requires_grad and torch.is_grad_enabled():
@@ -100,9 +101,11 @@ class VonMisesFisher(dist.TorchDistribution):
         return self.concentration * drop + log_normalizer + log_sphere_area(dim - 1)
 
 
-@register_kl(VonMisesFisher, UniformSphere)
 def _kl_von_mises_fisher_uniform(p: VonMisesFisher, q: UniformSphere) -> Tensor:
     return log_sphere_area(q.event_shape[0]) - p.entropy()
+
+
+register_kl(VonMisesFisher, UniformSphere)(_kl_von_mises_fisher_uniform)
 
 
 @lru_cache(maxsize=1)
