@@ -8,7 +8,7 @@ __all__ = ["split_parameters"]
 def split_parameters(h: Tensor, num_params: int, owner: str) -> tuple[Tensor, ...]:
     """Split a decoder's output into its parameters, which lie in chunks along the last dimension.
 
-    Arguments:
+    Args:
         h: decoder output ``[..., num_params * P]``.
         num_params: decoder outputs per data dimension.
         owner: the name of the likelihood, for the message.

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from .layout import split_parameters
+from .location_scale import check_location_scale, link_mean
 
 __all__ = ["LogScaleNormal", "Normal"]
 
@@ -15,14 +16,14 @@ __all__ = ["LogScaleNormal", "Normal"]
 class LogScaleNormal(dist.Normal):
     """Pyro's Normal evaluated by its log-scale: a squared scale could overflow or vanish.
 
-    Arguments:
-        loc: means.
-        log_scale: logarithms of the standard deviations, broadcast against ``loc``.
+    Args:
+        loc: means, whose shape is the batch shape.
+        log_scale: logarithms of the standard deviations, which broadcast against ``loc``.
     """
 
     def __init__(self, loc: Tensor, log_scale: Tensor, validate_args: bool | None = None) -> None:
         super().__init__(loc, log_scale.exp(), validate_args=validate_args)
-        self.log_scale = log_scale.expand(self.loc.shape)
+        self.log_scale = log_scale
 
     def expand(
         self,
@@ -31,7 +32,7 @@ class LogScaleNormal(dist.Normal):
     ) -> "LogScaleNormal":
         """Return the same law with its batch expanded to ``batch_shape``."""
         new = self._get_checked_instance(LogScaleNormal, _instance)
-        new.log_scale = self.log_scale.expand(batch_shape)
+        new.log_scale = self.log_scale
         return super().expand(batch_shape, _instance=new)
 
     def log_prob(self, value: Tensor) -> Tensor:
@@ -39,7 +40,7 @@ class LogScaleNormal(dist.Normal):
         if self._validate_args:
             self._validate_sample(value)
         standardised = (value - self.loc) * torch.exp(-self.log_scale)
-        return -0.5 * standardised.square() - self.log_scale - 0.5 * math.log(2 * math.pi)
+        return -0.5 * standardised.square() - (self.log_scale + 0.5 * math.log(2 * math.pi))
 
 
 class Normal(nn.Module):
@@ -55,12 +56,13 @@ class Normal(nn.Module):
       (``log_scale``, starting at zero);
     - ``scale="per-pixel"``: ``h`` is ``[mean | log variance]`` ``[..., 2 P]``, num_params 2.
 
-    Scales have no floor unless ``min_scale`` is given. Without one the likelihood is unbounded: a
-    pixel that the decoder reproduces exactly earns any density (Mattei & Frellsen, 2018), and a
-    log-variance below about -200 is an error in float32, since the scale is then zero. With one,
-    a learned or per-pixel scale becomes ``min_scale + exp(log scale)``.
+    The support is the real line. Scales have no floor unless ``min_scale`` is given. Without one
+    the likelihood is unbounded: a pixel that the decoder reproduces exactly earns any density
+    (Mattei & Frellsen, 2018), and a log-variance below about -200 is an error in float32, since
+    the scale is then zero. With one, a learned or per-pixel scale becomes
+    ``min_scale + exp(log scale)``.
 
-    Arguments:
+    Args:
         scale: a positive number, "learned", or "per-pixel".
         mean: "identity", or "sigmoid" for means in (0, 1) as in the paper's Frey Face decoder.
         min_scale: what is added to a learned or per-pixel scale, 0 for nothing.
@@ -90,7 +92,7 @@ class Normal(nn.Module):
         min_scale: float = 0.0,
     ) -> None:
         super().__init__()
-        _check_arguments(scale, mean, min_scale)
+        check_location_scale("Normal", scale, mean, min_scale)
         self.scale = scale
         self.mean = mean
         self.min_scale = min_scale
@@ -100,25 +102,14 @@ class Normal(nn.Module):
 
     def forward(self, h: Tensor) -> dist.Distribution:
         """Return p(x|z) for ``h`` ``[..., num_params * P]``: batch ``[...]``, event ``[P]``."""
-        loc, *rest = split_parameters(h, self.num_params, "Normal")
-        if self.mean == "sigmoid":
-            loc = loc.sigmoid()
+        loc, *log_variance = split_parameters(h, self.num_params, "Normal")
+        log_scale = self._log_scale(loc, log_variance)
+        return LogScaleNormal(link_mean(loc, self.mean), log_scale).to_event(1)
+
+    def _log_scale(self, loc: Tensor, log_variance: list[Tensor]) -> Tensor:
         if not isinstance(self.scale, str):
-            return dist.Normal(loc, self.scale).to_event(1)
-        log_scale = 0.5 * rest[0] if rest else self.log_scale
-        if self.min_scale > 0:
-            log_scale = torch.logaddexp(log_scale, log_scale.new_tensor(math.log(self.min_scale)))
-        return LogScaleNormal(loc, log_scale).to_event(1)
-
-
-def _check_arguments(scale: float | str, mean: str, min_scale: float) -> None:
-    named = scale in ("learned", "per-pixel") if isinstance(scale, str) else scale > 0
-    if not named:
-        raise ValueError(
-            "Normal: expected scale to be a positive number, 'learned' or 'per-pixel', "
-            f"got {scale!r}."
-        )
-    if mean not in ("identity", "sigmoid"):
-        raise ValueError(f"Normal: expected mean to be 'identity' or 'sigmoid', got {mean!r}.")
-    if min_scale < 0:
-        raise ValueError(f"Normal: expected min_scale >= 0, got {min_scale}.")
+            return loc.new_full((), math.log(self.scale))
+        log_scale = 0.5 * log_variance[0] if log_variance else self.log_scale
+        if self.min_scale == 0:
+            return log_scale
+        return torch.logaddexp(log_scale, log_scale.new_full((), math.log(self.min_scale)))

@@ -1,5 +1,9 @@
 """Neural networks that encoders and decoders are made of."""
 
+from .conv_decoder import ConvDecoder
+from .conv_encoder import ConvEncoder
+from .gated_mlp import GatedMLP
 from .mlp import MLP
+from .residual_mlp import ResidualMLP
 
-__all__ = ["MLP"]
+__all__ = ["MLP", "ConvDecoder", "ConvEncoder", "GatedMLP", "ResidualMLP"]

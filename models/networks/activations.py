@@ -20,7 +20,7 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
 def make_activation(name: str) -> nn.Module:
     """Make the non-linearity called ``name``.
 
-    Arguments:
+    Args:
         name: one of the keys of ``ACTIVATIONS``.
 
     Raises:

@@ -10,7 +10,7 @@ PAPER_STD = 0.01
 def initialize(module: nn.Module, init: str) -> None:
     """Set the parameters of ``module`` in place according to ``init``.
 
-    Arguments:
+    Args:
         module: the network; with "paper" each of its weights and biases is drawn again.
         init: "default" leaves what PyTorch's layers drew; "paper" draws from N(0, 0.01). The paper
             does not say whether 0.01 is a variance or a standard deviation; here it is the latter.

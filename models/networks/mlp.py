@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from .activations import make_activation
 from .initialization import initialize
+from .readout import output_size
 from .shapes import check_features
 
 __all__ = ["MLP"]
@@ -18,7 +19,7 @@ class MLP(nn.Module):
 
     Shapes: ``[..., in_features]`` to ``[..., out_features]``, any leading dimensions.
 
-    Arguments:
+    Args:
         in_features: size of the input.
         out_features: size of the last linear layer; None means there is none, and the attribute
             ``out_features`` is then the width of the last hidden layer.
@@ -60,7 +61,8 @@ class MLP(nn.Module):
         self.activation = activation
         self.init = init
         self.readout = out_features is not None if readout is None else readout
-        self.out_features = _output_size(out_features, self.hidden, self.readout)
+        width = self.hidden[-1] if self.hidden else None
+        self.out_features = output_size("MLP", out_features, width, self.readout)
         self.layers = nn.Sequential()
         widths = [in_features, *self.hidden]
         for before, after in zip(widths, widths[1:], strict=False):
@@ -73,18 +75,3 @@ class MLP(nn.Module):
         """Map ``x`` ``[..., in_features]`` to ``[..., out_features]``."""
         check_features(x, self.in_features, "MLP")
         return self.layers(x)
-
-
-def _output_size(out_features: int | None, hidden: list[int], readout: bool) -> int:
-    if readout:
-        if out_features is None:
-            raise ValueError("MLP: expected out_features for its last linear layer, got None.")
-        return out_features
-    if not hidden:
-        raise ValueError("MLP: expected hidden widths or out_features, got neither.")
-    if out_features not in (None, hidden[-1]):
-        raise ValueError(
-            f"MLP: without readout expected out_features None or {hidden[-1]} (the last hidden "
-            f"width), got {out_features}."
-        )
-    return hidden[-1]
