@@ -63,7 +63,7 @@ def check_pair(pair: Pair, data: Data) -> None:
         for name, site in observed.items()
         if not isinstance(site["fn"], Unit)
     }
-    pair.example = tuple(part[:1].detach().clone() for part in data)
+    pair.example = tuple(part[:2].detach().clone() for part in data)
     _check_broadcasting(pair, data)
 
 

@@ -202,8 +202,8 @@ class Pair(nn.Module):
 
     def __init__(self, model: Callable[..., Any], guide: Callable[..., Any] | None = None) -> None:
         super().__init__()
-        self.model = Program(model)
-        self.guide = None if guide is None else Program(guide)
+        self.model = _as_program(model)
+        self.guide = None if guide is None else _as_program(guide)
         self.max_plate_nesting = 1
         self.latents: tuple[LatentSite, ...] = ()
         self.observed: dict[str, int] = {}  # observed site -> the position of its data
@@ -294,7 +294,7 @@ class Pair(nn.Module):
         """Arguments for ``num_points`` datapoints when only their number matters (:meth:`dream`)."""
         if not self.example:
             raise ContractError("the pair has not seen data yet; call check(data) first.")
-        return tuple(part[:1].expand(num_points, *part.shape[1:]) for part in self.example)
+        return tuple(part[:1].expand(num_points, *part.shape[1:]).clone() for part in self.example)
 
     def players(self) -> dict[str, list[nn.Parameter]]:
         """The trainable parameters of each player, ``"model"`` and (where there is one) ``"guide"``."""
@@ -309,6 +309,18 @@ class Pair(nn.Module):
     def births(self) -> int:
         """How many parameters the programs have adopted so far."""
         return self.model.births + (0 if self.guide is None else self.guide.births)
+
+    @contextmanager
+    def evaluation(self) -> Iterator[None]:
+        """Run what follows without gradients or Pyro's validation, every module in evaluation mode."""
+        training = {module: module.training for module in self.modules()}
+        self.eval()
+        try:
+            with torch.no_grad(), pyro.validation_enabled(False):
+                yield
+        finally:
+            for module, mode in training.items():
+                module.training = mode
 
     # ------------------------------------------------------------------ the contract
 
@@ -389,6 +401,11 @@ def site_log_prob(site: Any, max_plate_nesting: int) -> Tensor:
     while max_plate_nesting > 1 and log_prob.dim() > 2:
         log_prob = log_prob.sum(-2)
     return log_prob
+
+
+def _as_program(fn: Callable[..., Any]) -> Program:
+    # The programs of a run are taken as they are: their parameters are already their own.
+    return fn if isinstance(fn, Program) else Program(fn)
 
 
 def as_data(data: Tensor | Data) -> Data:

@@ -1,1 +1,8 @@
-"""inference/evidence."""
+"""Evidence: one estimator of log p(x) a file, each from a pair and data to an :class:`Evidence`."""
+
+from .elbo import ELBO
+from .evidence import Direction, Estimator, Evidence
+from .importance_sampling import ImportanceSampling
+from .log_evidence import log_evidence
+
+__all__ = ["ELBO", "Direction", "Estimator", "Evidence", "ImportanceSampling", "log_evidence"]

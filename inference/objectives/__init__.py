@@ -1,1 +1,10 @@
-"""inference/objectives."""
+"""Objectives: one training algorithm a file, each a generator of phases on the one trainer."""
+
+from .maximum_a_posteriori import MAP
+from .monte_carlo_em import MCEM
+from .objective import Batch, Objective, Phase
+from .pyro_elbo import PyroELBO
+from .sgvb import SGVB
+from .wake_sleep import WakeSleep
+
+__all__ = ["MAP", "MCEM", "SGVB", "Batch", "Objective", "Phase", "PyroELBO", "WakeSleep"]

@@ -1,0 +1,85 @@
+"""What a trainer needs of a data set: a length, and rows by their numbers.
+
+Anything with ``len(data)`` and ``data[index]`` serves; a tensor does. A data set may answer with several tensors
+(images and labels), which become the programs' arguments, and may draw afresh on every call (dynamic binarisation).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from .pair import Data, as_data
+
+__all__ = ["Dataset", "Tensors", "as_dataset", "chunks"]
+
+
+class Dataset(Protocol):
+    """Rows by number: ``data[index]`` returns a tensor or a tuple of tensors with ``len(index)`` rows."""
+
+    def __len__(self) -> int:
+        """The number N of datapoints."""
+
+    def __getitem__(self, index: Tensor) -> Tensor | Data:
+        """The rows of ``index``."""
+
+
+class Tensors:
+    """Several tensors of N rows each as one data set.
+
+    Example:
+        >>> images, labels = torch.zeros(3, 4), torch.tensor([0, 1, 2])
+        >>> Tensors(images, labels)[torch.tensor([2])][1]
+        tensor([2])
+    """
+
+    def __init__(self, *parts: Tensor) -> None:
+        self.parts = parts
+
+    def __len__(self) -> int:
+        """The number of rows."""
+        return len(self.parts[0])
+
+    def __getitem__(self, index: Tensor) -> Data:
+        """The rows of every part."""
+        return tuple(part[index] for part in self.parts)
+
+    def to(self, device: torch.device) -> Tensors:
+        """The same rows on another device."""
+        return Tensors(*(part.to(device) for part in self.parts))
+
+
+def as_dataset(data: Any, device: torch.device | str = "cpu") -> Dataset:
+    """Turn tensors, arrays, data frames or tuples of them into a :class:`Dataset` on a device.
+
+    Raises:
+        ValueError: The data are empty, hold NaN in no masked place, or are nothing that can be indexed.
+    """
+    if isinstance(data, tuple | list):
+        data = Tensors(*(_tensor(part) for part in data))
+    elif not (hasattr(data, "__getitem__") and hasattr(data, "__len__")) or hasattr(data, "__array__"):
+        data = _tensor(data)
+    if len(data) == 0:
+        raise ValueError("the data set is empty: expected at least one row.")
+    move = getattr(data, "to", None)
+    moved: Dataset = data if move is None else move(torch.device(device))
+    return moved
+
+
+def chunks(data: Dataset, rows: int) -> Iterator[Data]:
+    """Walk through a data set in order, at most ``rows`` at a time."""
+    for index in torch.arange(len(data)).split(rows):
+        yield as_data(data[index])
+
+
+def _tensor(part: Any) -> Tensor:
+    if isinstance(part, Tensor):
+        return part
+    try:
+        value = torch.as_tensor(part.to_numpy() if hasattr(part, "to_numpy") else part)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"data of type {type(part).__name__} cannot be read as a tensor: {error}") from error
+    return value.to(torch.get_default_dtype()) if value.is_floating_point() else value

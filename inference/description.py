@@ -1,0 +1,101 @@
+"""Blocks as plain JSON and back: how a run folder says what model it holds.
+
+A block is described by its class and the arguments it was built with, read back from attributes of the same names
+(scikit-learn's convention). Nothing is pickled, so a folder can be read by a person and opened years later.
+"""
+
+from __future__ import annotations
+
+import inspect
+from importlib import import_module
+from typing import Any
+
+__all__ = ["DescriptionError", "describe", "rebuild"]
+
+_PLAIN = (bool, int, float, str, type(None))
+
+
+class DescriptionError(ValueError):
+    """An object cannot be described by its class and arguments, or a description cannot be followed."""
+
+
+def describe(thing: Any, seen: dict[int, int] | None = None) -> Any:
+    """Describe a block, a function or a plain value as JSON.
+
+    A block that occurs twice (a prior that shares the guide's network) is described once and referred to.
+
+    Raises:
+        DescriptionError: An argument was not kept, or a function lives where it cannot be imported from.
+
+    Example:
+        >>> from aevb.inference import SGVB
+        >>> describe(SGVB())
+        {'id': 0, 'class': 'aevb.inference.objectives.sgvb:SGVB', 'args': {'estimator': 'B', 'num_samples': 1}}
+    """
+    seen = {} if seen is None else seen
+    if isinstance(thing, _PLAIN):
+        return thing
+    if isinstance(thing, list | tuple):
+        return [describe(part, seen) for part in thing]
+    if inspect.isfunction(thing):
+        return {"function": _path(thing)}
+    if id(thing) in seen:
+        return {"ref": seen[id(thing)]}
+    seen[id(thing)] = number = len(seen)
+    names = [n for n, p in inspect.signature(type(thing).__init__).parameters.items() if n != "self" and _named(p)]
+    missing = [name for name in names if not hasattr(thing, name)]
+    if missing:
+        raise DescriptionError(
+            f"{type(thing).__name__} does not keep its argument(s) {missing} under attributes of the same names, so a "
+            "run folder cannot say how to build it again; keep them, or pass model= and guide= when loading."
+        )
+    arguments = {name: describe(getattr(thing, name), seen) for name in names}
+    return {"id": number, "class": _path(type(thing)), "args": arguments}
+
+
+def rebuild(description: Any, built: dict[int, Any] | None = None) -> Any:
+    """Build again what :func:`describe` described.
+
+    Raises:
+        DescriptionError: A class is gone or no longer takes the arguments.
+    """
+    built = {} if built is None else built
+    if isinstance(description, list):
+        return [rebuild(part, built) for part in description]
+    if not isinstance(description, dict):
+        return description
+    if "ref" in description:
+        return built[description["ref"]]
+    if "function" in description:
+        return _find(description["function"])
+    arguments = {name: rebuild(value, built) for name, value in description["args"].items()}
+    try:
+        built[description["id"]] = thing = _find(description["class"])(**arguments)
+    except TypeError as error:
+        raise DescriptionError(f"{description['class']} cannot be built from {sorted(arguments)}: {error}") from error
+    return thing
+
+
+def _named(parameter: inspect.Parameter) -> bool:
+    return parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+
+
+def _path(thing: Any) -> str:
+    module, name = thing.__module__, thing.__qualname__
+    if module == "__main__" or "<" in name:
+        raise DescriptionError(
+            f"{name} is defined in a script, a notebook or inside a function, where loading cannot import it from; "
+            "pass model= and guide= when loading."
+        )
+    return f"{module}:{name}"
+
+
+def _find(path: str) -> Any:
+    module, _, name = path.partition(":")
+    try:
+        found: Any = import_module(module)
+        for part in name.split("."):
+            found = getattr(found, part)
+    except (ImportError, AttributeError) as error:
+        raise DescriptionError(f"{path} cannot be imported: {error}") from error
+    return found

@@ -1,0 +1,52 @@
+r"""The evidence lower bound as an evidence: log p(x) >= E_q[log p(x, z) - log q(z|x)]."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from ..data import Dataset, chunks
+from ..pair import Pair
+from ..random_state import RandomState
+from .evidence import Evidence
+
+__all__ = ["ELBO", "mean_bound"]
+
+_ROWS = 1000  # decoder rows held at once
+
+
+@dataclass(frozen=True)
+class ELBO:
+    """The bound of each datapoint, averaged over ``num_samples`` draws of the guide.
+
+    Args:
+        num_samples: Draws K a datapoint.
+
+    References:
+        Auto-Encoding Variational Bayes (Kingma & Welling, 2013), eq. (2), https://arxiv.org/abs/1312.6114
+    """
+
+    num_samples: int = 100
+
+    def __post_init__(self) -> None:
+        if self.num_samples < 1:
+            raise ValueError(f"num_samples={self.num_samples} must be at least 1.")
+
+    def __call__(self, pair: Pair, data: Dataset) -> Evidence:
+        """Estimate the bound of every datapoint."""
+        at_once = min(self.num_samples, 100)
+        bounds = []
+        for part in chunks(data, max(1, _ROWS // at_once)):
+            total = torch.zeros(len(part[0]), device=part[0].device)
+            for first in range(0, self.num_samples, at_once):
+                draws = min(at_once, self.num_samples - first)
+                total += pair.cloud(part, draws).log_weight.sum(0)
+            bounds.append(total / self.num_samples)
+        return Evidence("elbo", "lower bound", torch.cat(bounds).cpu(), self.num_samples)
+
+
+def mean_bound(pair: Pair, data: Dataset, seed: int) -> float:
+    """The mean bound of a data set with one draw a datapoint, the same draws at every call; nats per datapoint."""
+    with RandomState(seed, pair.example[0].device), pair.evaluation():
+        return ELBO(num_samples=1)(pair, data).mean

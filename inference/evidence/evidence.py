@@ -1,0 +1,77 @@
+"""One log p(x) a datapoint, and how far to trust it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+from torch import Tensor
+
+from ..data import Dataset
+from ..pair import Pair
+
+__all__ = ["Direction", "Estimator", "Evidence"]
+
+Direction = Literal["lower bound", "upper bound", "estimate", "exact"]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Estimates of log p(x), one a datapoint.
+
+    Args:
+        method: The estimator's name.
+        direction: Whether the numbers lie below log p(x) in expectation, above it, scatter around it, or equal it.
+        log_px: ``[N]``, in nats.
+        num_samples: The samples a datapoint it took.
+        ess: Effective sample size of the importance weights, ``[N]``, where there are weights.
+        khat: Pareto shape of the largest weights, ``[N]``; above 0.7 the estimate is not to be trusted.
+        notes: Sentences a reader should see beside the number.
+    """
+
+    method: str
+    direction: Direction
+    log_px: Tensor
+    num_samples: int
+    ess: Tensor | None = None
+    khat: Tensor | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def mean(self) -> float:
+        """The mean over datapoints, nats per datapoint."""
+        return float(self.log_px.double().mean())
+
+    @property
+    def standard_error(self) -> float:
+        """The standard error of the mean over datapoints (their spread over sqrt(N)), in nats."""
+        if len(self.log_px) < 2:
+            return math.nan
+        return float(self.log_px.double().std() / math.sqrt(len(self.log_px)))
+
+    @property
+    def khat_share(self) -> float | None:
+        """The share of datapoints whose k-hat is above 0.7."""
+        return None if self.khat is None else float((self.khat > 0.7).double().mean())
+
+    def record(self, split: str) -> dict[str, Any]:
+        """The row of ``evidence.json`` for a split of the data."""
+        return {
+            "method": self.method,
+            "split": split,
+            "direction": self.direction,
+            "mean": self.mean,
+            "standard_error": self.standard_error,
+            "num_points": len(self.log_px),
+            "num_samples": self.num_samples,
+            "khat_over_0.7": self.khat_share,
+            **({"notes": list(self.notes)} if self.notes else {}),
+        }
+
+
+class Estimator(Protocol):
+    """Anything that maps a checked pair and a data set to an :class:`Evidence`."""
+
+    def __call__(self, pair: Pair, data: Dataset) -> Evidence:
+        """Estimate log p(x) of every datapoint; called under no_grad with the pair in evaluation mode."""

@@ -1,0 +1,78 @@
+r"""The marginal likelihood by importance sampling from the guide.
+
+    log p(x) ~ log 1/K sum_k w_k,     w_k = p(x, z_k) / q(z_k|x),     z_k ~ q(z|x)
+
+The average weight is unbiased for p(x), so its logarithm lies below log p(x) in expectation, by about the squared
+coefficient of variation of the weights over 2K. Pareto's k-hat of the largest weights says whether that average can
+be trusted at all.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..arviz_seam import pareto_khat
+from ..data import Dataset, chunks
+from ..pair import Data, Pair
+from .evidence import Evidence
+
+__all__ = ["ImportanceSampling"]
+
+_WEIGHTS = 2_000_000  # log-weights held at once: with more samples a datapoint, fewer datapoints
+_FEWEST_FOR_KHAT = 25  # below, no five weights make a tail to fit a Pareto to
+
+
+@dataclass(frozen=True)
+class ImportanceSampling:
+    """Average ``num_samples`` importance weights a datapoint.
+
+    The programs run on chunks of about ``rows`` (sample, datapoint) pairs, and only log-weights are kept, of fewer
+    datapoints the more samples there are: memory grows neither with the samples nor with the datapoints.
+
+    Args:
+        num_samples: Draws K a datapoint.
+        rows: Pairs of a sample and a datapoint that are decoded at once.
+
+    Raises:
+        ValueError: ``num_samples`` or ``rows`` is below 1.
+
+    References:
+        Importance Weighted Autoencoders (Burda, Grosse & Salakhutdinov, 2015), eq. (8), https://arxiv.org/abs/1509.00519;
+        Pareto Smoothed Importance Sampling (Vehtari et al., 2015), https://arxiv.org/abs/1507.02646
+    """
+
+    num_samples: int = 5000
+    rows: int = 1000
+
+    def __post_init__(self) -> None:
+        if self.num_samples < 1 or self.rows < 1:
+            raise ValueError(f"num_samples={self.num_samples} and rows={self.rows} must be at least 1.")
+
+    def __call__(self, pair: Pair, data: Dataset) -> Evidence:
+        """Estimate log p(x) of every datapoint."""
+        points = max(1, min(100, self.rows, _WEIGHTS // self.num_samples))
+        log_px, ess, khat = [], [], []
+        for part in chunks(data, points):
+            log_weights = self._log_weights(pair, part)
+            log_px.append(log_weights.logsumexp(0) - math.log(self.num_samples))
+            ess.append((2 * log_weights.logsumexp(0) - (2 * log_weights).logsumexp(0)).exp())
+            if self.num_samples >= _FEWEST_FOR_KHAT:
+                khat.append(pareto_khat(log_weights.T))
+        return Evidence(
+            method="importance",
+            direction="lower bound",
+            log_px=torch.cat(log_px),
+            num_samples=self.num_samples,
+            ess=torch.cat(ess),
+            khat=torch.cat(khat) if khat else None,
+        )
+
+    def _log_weights(self, pair: Pair, part: Data) -> Tensor:
+        """The log-weights of a few datapoints, ``[K, batch]`` in float64 on the CPU."""
+        at_once = max(1, self.rows // len(part[0]))
+        draws = [min(at_once, self.num_samples - k) for k in range(0, self.num_samples, at_once)]
+        return torch.cat([pair.cloud(part, count).log_weight.double().cpu() for count in draws])

@@ -1,0 +1,52 @@
+"""What an objective is: a generator of phases, each saying which player minimises which loss.
+
+A trainer asks an objective for its phases on a batch, gives every named player the gradient of its own loss and
+nothing else, and never asks which objective it runs. An algorithm that needs more than model and guide (a
+critic, a table of Markov chains) keeps it in the memory it returns from :meth:`Objective.start`: a module whose
+buffers are checkpointed and whose children are players of their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple, Protocol
+
+from torch import Tensor, nn
+
+from ..data import Dataset
+from ..pair import Data, Pair
+
+__all__ = ["Batch", "Objective", "Phase"]
+
+
+class Batch(NamedTuple):
+    """A minibatch: the programs' arguments, its rows' numbers, the data set's size N and the steps done so far.
+
+    ``index`` is ``[batch]``; ``step`` is a scalar tensor, so a schedule that reads it stays a part of the graph.
+    """
+
+    data: Data
+    index: Tensor
+    size: int
+    step: Tensor
+
+
+class Phase(NamedTuple):
+    """One turn: ``losses`` maps a player to the scalar it minimises (nats per datapoint), ``report`` what to log."""
+
+    losses: Mapping[str, Tensor]
+    report: Mapping[str, Tensor] = {}
+
+
+class Objective(Protocol):
+    """An algorithm that trains a pair."""
+
+    @property
+    def trains(self) -> frozenset[str]:
+        """The players it trains; a pair without a guide is enough where ``"guide"`` is not among them."""
+
+    def start(self, pair: Pair, data: Dataset) -> nn.Module:
+        """Make the algorithm's own memory for a checked pair and a data set; an empty module if it needs none."""
+
+    def __call__(self, pair: Pair, batch: Batch, memory: nn.Module) -> Iterator[Phase]:
+        """Yield the phases of one step; each is carried out before the next is asked for."""

@@ -1,0 +1,355 @@
+"""The one training loop: batches, players' optimisers, seeds, history, checkpoints; any objective.
+
+``Fit`` is an iterator over steps and ``fit`` drains it. A step asks the objective for its phases on a batch; each
+phase hands every named player the gradient of its own loss, and only that player's parameters move.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import pyro
+import torch
+from torch import Tensor, nn
+
+from .checkpoint import read_checkpoint, write_checkpoint
+from .data import as_dataset
+from .diagnosis import NonFiniteError, first_non_finite
+from .evidence.elbo import mean_bound
+from .objectives import SGVB, Batch, Objective, Phase
+from .pair import Pair, as_data
+from .progress import Progress
+from .random_state import RandomState
+from .run import Run
+
+__all__ = ["Fit", "Observer", "fit"]
+
+Optimizer = Callable[[list[nn.Parameter]], torch.optim.Optimizer]
+Observer = Callable[["Fit"], None]
+
+
+def _adam(parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+    return torch.optim.Adam(parameters, lr=1e-3, fused=True)
+
+
+def fit(
+    model: Callable[..., Any],
+    guide: Callable[..., Any] | None,
+    data: Any,
+    *,
+    objective: Objective | None = None,
+    optimizer: Optimizer | Mapping[str, Optimizer] = _adam,
+    epochs: int | None = None,
+    steps: int | None = None,
+    samples_seen: float | None = None,
+    batch_size: int = 100,
+    validation: Any = None,
+    seed: int = 0,
+    device: str = "auto",
+    checkpoint: str | Path | None = None,
+    resume: bool = False,
+    observers: Sequence[Observer] = (),
+    progress: bool = True,
+) -> Run:
+    r"""Train a Pyro model/guide pair with any objective.
+
+    Args:
+        model: A Pyro model ``model(*data)``: one plate over the batch, sites observed on the data.
+        guide: A Pyro guide over the same latents; ``None`` for an objective that trains the model alone.
+        data: A tensor or array ``[N, ...]``, a tuple of them (the programs' arguments), or anything with ``len`` and
+            ``data[index]``.
+        objective: The algorithm; by default ``SGVB()``.
+        optimizer: From a list of parameters to a torch optimiser, e.g. ``partial(torch.optim.Adagrad, lr=0.02)``,
+            or one such callable a player, by name.
+        epochs: Passes over the data (100 where no length is given). A pass is a fresh shuffle cut into whole
+            batches; what is left over sits out that pass.
+        steps: Batches, in place of epochs.
+        samples_seen: Datapoints visited, in place of epochs.
+        batch_size: Datapoints a batch (all of them where there are fewer).
+        validation: Held-out data whose bound is followed, one row an epoch.
+        seed: Of batches and draws; the same seed gives the same result to the bit on one machine. The global
+            random state is left as it was found.
+        device: ``"auto"`` (an accelerator where there is one), ``"cpu"``, ``"cuda"``...
+        checkpoint: A file that is written after every epoch.
+        resume: Go on from ``checkpoint`` where it exists.
+        observers: Called with the :class:`Fit` after every epoch, e.g. ``EarlyStopping()``.
+        progress: Show a bar with the bound and the rate.
+
+    Returns:
+        The run: the pair, its history and what can be done with it.
+
+    Raises:
+        ContractError: The pair breaks the contract.
+        NonFiniteError: A loss or a gradient is NaN or infinite; its ``run`` holds the last good parameters.
+        ValueError: An argument is out of range, or more than one length is given.
+    """
+    loop = Fit(
+        model,
+        guide,
+        data,
+        objective=objective,
+        optimizer=optimizer,
+        epochs=epochs,
+        steps=steps,
+        samples_seen=samples_seen,
+        batch_size=batch_size,
+        validation=validation,
+        seed=seed,
+        device=device,
+        checkpoint=checkpoint,
+        resume=resume,
+        observers=observers,
+        progress=progress,
+    )
+    for _ in loop:
+        pass
+    return loop.run
+
+
+@dataclass(frozen=True)
+class Length:
+    """How long to train, in steps, whatever unit it was asked in."""
+
+    steps: int
+    steps_per_epoch: int
+
+    @classmethod
+    def of(
+        cls, epochs: int | None, steps: int | None, samples_seen: float | None, rows: int, batch_size: int
+    ) -> Length:
+        """Resolve the three ways to say it; at most one may be given."""
+        given = {"epochs": epochs, "steps": steps, "samples_seen": samples_seen}
+        said = {name: value for name, value in given.items() if value is not None}
+        if len(said) > 1:
+            raise ValueError(f"give one of epochs, steps and samples_seen, not {sorted(said)}.")
+        for name, value in said.items():
+            if value < 1:
+                raise ValueError(f"{name}={value} must be at least 1.")
+        per_epoch = rows // batch_size
+        if steps is not None:
+            return cls(steps, per_epoch)
+        if samples_seen is not None:
+            return cls(math.ceil(samples_seen / batch_size), per_epoch)
+        return cls((100 if epochs is None else epochs) * per_epoch, per_epoch)
+
+
+class Fit:
+    """The loop that :func:`fit` drains: ``for losses in Fit(...)`` makes one step at a time.
+
+    It takes the arguments of :func:`fit`. Each step yields what the objective reports, as detached tensors.
+    """
+
+    def __init__(
+        self,
+        model: Callable[..., Any],
+        guide: Callable[..., Any] | None,
+        data: Any,
+        *,
+        objective: Objective | None = None,
+        optimizer: Optimizer | Mapping[str, Optimizer] = _adam,
+        epochs: int | None = None,
+        steps: int | None = None,
+        samples_seen: float | None = None,
+        batch_size: int = 100,
+        validation: Any = None,
+        seed: int = 0,
+        device: str = "auto",
+        checkpoint: str | Path | None = None,
+        resume: bool = False,
+        observers: Sequence[Observer] = (),
+        progress: bool = True,
+    ) -> None:
+        if batch_size < 1:
+            raise ValueError(f"batch_size={batch_size} must be at least 1.")
+        self.device = _device(device)
+        self.data = as_dataset(data, self.device)
+        self.validation = None if validation is None else as_dataset(validation, self.device)
+        self.objective: Objective = SGVB() if objective is None else objective
+        self.optimizer = optimizer
+        self.batch_size = min(batch_size, len(self.data))
+        self.length = Length.of(epochs, steps, samples_seen, len(self.data), self.batch_size)
+        self.seed = seed
+        self.checkpoint = None if checkpoint is None else Path(checkpoint)
+        self.observers = list(observers)
+
+        self.pair = Pair(model, guide).to(self.device)
+        self.random = RandomState(seed, self.device)
+        self.memory = self._prepare()
+        self.optimizers: dict[str, torch.optim.Optimizer] = {}
+        self._enlist()
+
+        self.step = 0
+        self.stopped: str | None = None
+        self.history: list[dict[str, float]] = []
+        self._order: Tensor = torch.empty(0, dtype=torch.long)
+        self._sums: dict[str, Tensor] = {}
+        self._counted = 0
+        self._seconds = 0.0
+        self._progress = Progress(self.length.steps, self.batch_size, enabled=progress)
+        if resume and self.checkpoint is not None and self.checkpoint.exists():
+            read_checkpoint(self, self.checkpoint)
+
+    # ------------------------------------------------------------------ the loop
+
+    def __iter__(self) -> Iterator[dict[str, Tensor]]:
+        """Step until the length is reached or an observer stops the run."""
+        with self._progress:
+            while self.step < self.length.steps and self.stopped is None:
+                yield self.advance()
+
+    def advance(self) -> dict[str, Tensor]:
+        """Make one step and return what the objective reports of it."""
+        began = time.perf_counter()
+        report: dict[str, Tensor] = {}
+        batch = self._next_batch()
+        with self.random, pyro.validation_enabled(False):
+            for phase in self.objective(self.pair, batch, self.memory):
+                self._turn(phase, batch)
+                report.update(phase.report)
+        self.step += 1
+        self._counted += 1
+        for name, value in report.items():
+            self._sums[name] = self._sums[name] + value if name in self._sums else value
+        self._seconds += time.perf_counter() - began
+        self._progress.advance(self.step, report)
+        if self.step % self.length.steps_per_epoch == 0 or self.step == self.length.steps:
+            self._close_epoch()
+        return report
+
+    def stop(self, reason: str) -> None:
+        """End the run after this epoch (for observers)."""
+        self.stopped = reason
+
+    @property
+    def run(self) -> Run:
+        """The pair as it stands, with its history."""
+        return Run(
+            pair=self.pair,
+            objective=self.objective,
+            rows=tuple(self.history),
+            settings={
+                "batch_size": self.batch_size,
+                "steps": self.step,
+                "samples_seen": self.step * self.batch_size,
+                "seed": self.seed,
+                "device": str(self.device),
+                "stopped": self.stopped,
+            },
+        )
+
+    # ------------------------------------------------------------------ one step
+
+    def _next_batch(self) -> Batch:
+        position = self.step % self.length.steps_per_epoch * self.batch_size
+        if position == 0 or len(self._order) == 0:
+            self._order = self.random.permutation(len(self.data), epoch=self.step // self.length.steps_per_epoch)
+        index = self._order[position : position + self.batch_size].to(self.device)
+        with self.random:
+            data = as_data(self.data[index])
+        return Batch(data, index, len(self.data), torch.tensor(self.step, device=self.device))
+
+    def _turn(self, phase: Phase, batch: Batch) -> None:
+        """Give every player of a phase the gradient of its own loss, check it, and step."""
+        players = self._players()
+        by_loss: dict[int, list[str]] = {}
+        for player, loss in phase.losses.items():
+            by_loss.setdefault(id(loss), []).append(player)
+        moving: list[str] = []
+        for group in by_loss.values():
+            loss = phase.losses[group[0]]
+            parameters = _unique([p for player in group for p in players[player]])
+            gradients = torch.autograd.grad(loss, parameters, allow_unused=True, retain_graph=len(by_loss) > 1)
+            for parameter, gradient in zip(parameters, gradients, strict=True):
+                parameter.grad = gradient
+            self._insist_on_finite(group, loss, [g for g in gradients if g is not None], batch)
+            moving += group
+        for player in moving:
+            self.optimizers[player].step()
+            self.optimizers[player].zero_grad(set_to_none=True)
+        if self.pair.births != self._births:
+            self._enlist()
+
+    def _insist_on_finite(self, players: list[str], loss: Tensor, gradients: list[Tensor], batch: Batch) -> None:
+        norm = torch.nn.utils.get_total_norm(gradients) if gradients else loss.detach()
+        if bool(torch.isfinite(loss.detach() + norm)):
+            return
+        self.pair.zero_grad(set_to_none=True)
+        what = "gradient" if bool(torch.isfinite(loss.detach())) else "loss"
+        raise NonFiniteError(
+            f"step {self.step + 1}: the {what} of {' and '.join(players)} is not finite "
+            f"(loss {float(loss):g}, gradient norm {float(norm):g}); {first_non_finite(self.pair, batch.data)}. "
+            f"The parameters are kept as step {self.step} left them. Lower the learning rate, or bound the scales.",
+            run=self.run,
+        )
+
+    def _close_epoch(self) -> None:
+        row: dict[str, float] = {
+            "epoch": math.ceil(self.step / self.length.steps_per_epoch),
+            "step": self.step,
+            "samples_seen": self.step * self.batch_size,
+            "seconds": self._seconds,
+        }
+        row |= {name: float(value) / self._counted for name, value in self._sums.items()}
+        if self.validation is not None and "guide" in self.objective.trains:
+            row["validation_bound"] = mean_bound(self.pair, self.validation, seed=self.seed)
+        self._sums, self._counted = {}, 0
+        self.history.append(row)
+        self._progress.row(row)
+        for observer in self.observers:
+            observer(self)
+        if self.checkpoint is not None:
+            write_checkpoint(self, self.checkpoint)
+
+    # ------------------------------------------------------------------ the players
+
+    def _prepare(self) -> nn.Module:
+        """Check the pair on its first rows and let the objective make its memory."""
+        wants_guide = "guide" in self.objective.trains
+        if wants_guide and self.pair.guide is None:
+            name = type(self.objective).__name__
+            raise ValueError(f"{name} trains a guide, but guide=None; pass one, or an objective without (MCEM).")
+        with self.random:
+            rows = torch.arange(min(len(self.data), 16), device=self.device)
+            self.pair.check(as_data(self.data[rows])).to(self.device)
+            return self.objective.start(self.pair, self.data).to(self.device)
+
+    def _players(self) -> dict[str, list[nn.Parameter]]:
+        mine = {name: list(child.parameters()) for name, child in self.memory.named_children()}
+        return {name: p for name, p in (self.pair.players() | mine).items() if name in self.objective.trains}
+
+    def _enlist(self) -> None:
+        """Give every player an optimiser; a parameter born late joins its player's."""
+        self._births = self.pair.births
+        owned = {id(p) for o in self.optimizers.values() for group in o.param_groups for p in group["params"]}
+        for player, parameters in self._players().items():
+            # A parameter that two players share (a prior made of the guide's network) is stepped once.
+            fresh = [p for p in parameters if id(p) not in owned]
+            owned |= {id(p) for p in fresh}
+            if player in self.optimizers:
+                if fresh:
+                    self.optimizers[player].add_param_group({"params": fresh})
+            else:
+                self.optimizers[player] = self._optimizer(player)(fresh or [nn.Parameter(torch.zeros(0))])
+
+    def _optimizer(self, player: str) -> Optimizer:
+        if not isinstance(self.optimizer, Mapping):
+            return self.optimizer
+        if player not in self.optimizer:
+            raise ValueError(f"optimizer has no entry for player {player!r}; it names {sorted(self.optimizer)}.")
+        return cast(Optimizer, self.optimizer[player])
+
+
+def _unique(parameters: list[nn.Parameter]) -> list[nn.Parameter]:
+    return list({id(p): p for p in parameters}.values())
+
+
+def _device(name: str) -> torch.device:
+    if name != "auto":
+        return torch.device(name)
+    found = torch.accelerator.current_accelerator(check_available=True)
+    return torch.device("cpu") if found is None else found
