@@ -38,7 +38,9 @@ def check_pair(pair: Pair, data: Data) -> None:
     for role, sites in (("model", model_sites), ("guide", guide_sites)):
         for name, site in sites.items():
             _check_plate(role, name, site, batch)
-    pair.max_plate_nesting = max(-f.dim for s in model_sites.values() for f in s["cond_indep_stack"])
+    pair.max_plate_nesting = max(
+        -frame.dim for site in model_sites.values() for frame in site["cond_indep_stack"] if frame.dim is not None
+    )
     if pair.guide is not None:
         _check_same_sites(latent, guide_sites)
 

@@ -26,8 +26,8 @@ class NonFiniteError(ArithmeticError):
 
 def first_non_finite(pair: Pair, data: Data) -> str:
     """Say which parameter, value or log-density of a pair is the first that is not finite on a batch."""
-    for name, value in pair.named_parameters():
-        if not _finite(value):
+    for name, parameter in pair.named_parameters():
+        if not _finite(parameter):
             return f"parameter {name!r} is not finite"
     with torch.no_grad(), pyro.validation_enabled(False):
         guide = {} if pair.guide is None else pair.trace(pair.guide, data, 1)

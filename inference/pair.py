@@ -131,11 +131,11 @@ class Program(nn.Module):
         own = {key: name for name, key in self._keys.items()}
         for key, value in self.named_parameters():
             name = own.get(key)
-            if name in self._constraints:
-                value = transform_to(self._constraints[name])(value)
-            elif name is None:
-                name, value = _module_value(self, key, value)
-            found[name] = value.detach()
+            if name is None:
+                name, constrained = _module_value(self, key, value)
+            else:
+                constrained = transform_to(self._constraints.get(name, constraints.real))(value)
+            found[name] = constrained.detach()
         return found
 
     def _adopt(self, name: str, value: nn.Parameter) -> None:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pyro
 import torch
@@ -341,7 +341,7 @@ class Fit:
             return self.optimizer
         if player not in self.optimizer:
             raise ValueError(f"optimizer has no entry for player {player!r}; it names {sorted(self.optimizer)}.")
-        return cast(Optimizer, self.optimizer[player])
+        return self.optimizer[player]
 
 
 def _unique(parameters: list[nn.Parameter]) -> list[nn.Parameter]:

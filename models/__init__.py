@@ -1,12 +1,21 @@
 """Generative models p(z) p(x|z): what composes a prior, a decoder and a likelihood."""
 
-from . import likelihoods, networks, priors
+from . import distributions, likelihoods, networks, priors
+from .clustering import ClusteringModel
+from .conditional import ConditionalModel
+from .gaussian_mixture import GaussianMixture
+from .hierarchical import HierarchicalModel
 from .latent_variable_model import LatentVariableModel
 from .probabilistic_pca import ProbabilisticPCA
 
 __all__ = [
+    "ClusteringModel",
+    "ConditionalModel",
+    "GaussianMixture",
+    "HierarchicalModel",
     "LatentVariableModel",
     "ProbabilisticPCA",
+    "distributions",
     "likelihoods",
     "networks",
     "priors",

@@ -41,17 +41,20 @@ class LatentVariableModel(nn.Module):
         https://arxiv.org/abs/1312.6114
     """
 
-    def __init__(
-        self, prior: nn.Module, decoder: nn.Module, likelihood: nn.Module, *, missing: bool = False
-    ) -> None:
+    def __init__(self, prior: nn.Module, decoder: nn.Module, likelihood: nn.Module, *, missing: bool = False) -> None:
         super().__init__()
         self.prior = prior
         self.decoder = decoder
         self.likelihood = likelihood
         self.missing = missing
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, index: Tensor | None = None) -> Tensor:
         """Run the program on data `[batch, P]`; return the latents `[..., batch, D]`.
+
+        Args:
+            x: Data `[batch, P]`.
+            index: Row numbers `[batch]` of the data in the training set. A guide that keeps a row
+                for each datapoint needs them; the model does not.
 
         Raises:
             ValueError: If the decoder's output does not have `num_params * P` columns.
@@ -63,6 +66,14 @@ class LatentVariableModel(nn.Module):
                 p_x, x = mask_missing(p_x, x)
             pyro.sample("x", p_x, obs=x)
         return z
+
+    def log_joint(self, z: Tensor, x: Tensor) -> Tensor:
+        """Return log p(x, z), nats, for latents `[..., batch, D]` and data `[batch, P]`."""
+        p_x = conditional_on(self.likelihood, self.decoder, z, x.shape[-1])
+        if self.missing:
+            p_x, x = mask_missing(p_x, x)
+        log_p: Tensor = self.prior().log_prob(z) + p_x.log_prob(x)
+        return log_p
 
 
 def conditional_on(

@@ -79,11 +79,11 @@ class MCEM:
         """Move the batch's chains, then yield ``num_updates`` phases for the model on the new sample."""
         chains = cast(_Chains, memory)
         positions, log_step = cast(Tensor, chains.positions), cast(Tensor, chains.log_step)
-        start = positions[batch.index].unsqueeze(0)
+        start = positions[batch.rows].unsqueeze(0)
         moved = transition(log_density(pair, batch.data), start, log_step.exp(), self.num_leapfrog)
         accept = moved.accept_prob.mean()
         with torch.no_grad():
-            positions[batch.index] = moved.u[0]
+            positions[batch.rows] = moved.u[0]
             log_step += _ADAPTATION * (accept - self.target_accept)
         z, _ = unflatten(pair, moved.u)
         for update in range(self.num_updates):

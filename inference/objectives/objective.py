@@ -22,11 +22,11 @@ __all__ = ["Batch", "Objective", "Phase"]
 class Batch(NamedTuple):
     """A minibatch: the programs' arguments, its rows' numbers, the data set's size N and the steps done so far.
 
-    ``index`` is ``[batch]``; ``step`` is a scalar tensor, so a schedule that reads it stays a part of the graph.
+    ``rows`` is ``[batch]``; ``step`` is a scalar tensor, so a schedule that reads it stays a part of the graph.
     """
 
     data: Data
-    index: Tensor
+    rows: Tensor
     size: int
     step: Tensor
 

@@ -56,7 +56,7 @@ class PyroELBO:
 
     def __call__(self, pair: Pair, batch: Batch, memory: nn.Module) -> Iterator[Phase]:
         """Yield the one phase: both players on the same loss."""
-        loss = surrogate_loss(self.elbo, pair, batch) / len(batch.index)
+        loss = surrogate_loss(self.elbo, pair, batch) / len(batch.rows)
         yield Phase({"model": loss, "guide": loss}, {"bound": -loss.detach()})
 
 

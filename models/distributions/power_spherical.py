@@ -73,24 +73,25 @@ class PowerSpherical(dist.TorchDistribution):
         if self._validate_args:
             self._validate_sample(value)
         drop = (value - self.loc).square().sum(-1) / 2
-        one_plus_cosine = (2 - drop).clamp(min=torch.finfo(value.dtype).tiny)
-        return self.concentration * one_plus_cosine.log() - self._log_normalizer()
+        half_sum = (1 - drop / 2).clamp(min=torch.finfo(value.dtype).tiny)
+        return self.concentration * half_sum.log() - self._log_normalizer()
 
     def entropy(self) -> Tensor:
         """Return the entropy, nats."""
         alpha, beta = self._beta_parameters()
-        expected = math.log(2) + torch.digamma(alpha) - torch.digamma(alpha + beta)
-        return self._log_normalizer() - self.concentration * expected
+        expected = torch.digamma(alpha.double()) - torch.digamma((alpha + beta).double())
+        return self._log_normalizer() - self.concentration * expected.to(alpha)
 
     def _beta_parameters(self) -> tuple[Tensor, Tensor]:
         half = (self.event_shape[0] - 1) / 2
         return self.concentration + half, torch.full_like(self.concentration, half)
 
     def _log_normalizer(self) -> Tensor:
+        """Return the log of the integral of ((1 + <mu, z>) / 2)^kappa over the sphere."""
         alpha, beta = self._beta_parameters()
-        total = alpha + beta
-        ratio = torch.lgamma(alpha) - torch.lgamma(total)
-        return total * math.log(2) + beta * math.log(math.pi) + ratio
+        # Two large numbers differ by a small one: float32 would leave few digits of it.
+        ratio = torch.lgamma(alpha.double()) - torch.lgamma((alpha + beta).double())
+        return beta * math.log(4 * math.pi) + ratio.to(alpha)
 
 
 def _kl_power_spherical_uniform(p: PowerSpherical, q: UniformSphere) -> Tensor:
