@@ -37,6 +37,10 @@ class Bernoulli(nn.Module):
 
     num_params = 1
 
+    # Without it the signature would be nn.Module's (*args, **kwargs), which promises arguments.
+    def __init__(self) -> None:
+        super().__init__()
+
     def forward(self, h: Tensor) -> dist.Distribution:
         """Return p(x|z) for logits ``h`` ``[..., P]``: batch ``[...]``, event ``[P]``."""
         return UnitIntervalBernoulli(logits=h).to_event(1)
