@@ -1,6 +1,7 @@
 """Distributions that Pyro lacks: on the hypersphere, on the open simplex, and flows with a support."""
 
 from .flow import FLOW_FAMILIES, FlowDistribution, build_flow
+from .logistic_normal import LogisticNormal
 from .power_spherical import PowerSpherical
 from .relaxed_one_hot import RelaxedOneHotCategorical
 from .uniform_sphere import UniformSphere
@@ -9,6 +10,7 @@ from .von_mises_fisher import VonMisesFisher
 __all__ = [
     "FLOW_FAMILIES",
     "FlowDistribution",
+    "LogisticNormal",
     "PowerSpherical",
     "RelaxedOneHotCategorical",
     "UniformSphere",

@@ -13,7 +13,8 @@ from torch.distributions import Transform, constraints
 
 __all__ = ["ConditionalPlanar", "PlanarTransform"]
 
-_NUM_BISECTIONS = 60
+_MARGIN = 1e-4
+_NUM_BISECTIONS = 50
 
 
 class PlanarTransform(Transform):
@@ -36,7 +37,7 @@ class PlanarTransform(Transform):
     def __init__(self, direction: Tensor, weight: Tensor, bias: Tensor) -> None:
         super().__init__()
         product = (weight * direction).sum(-1, keepdim=True)
-        shift = nn.functional.softplus(product) - 1 - product
+        shift = nn.functional.softplus(product) - 1 + _MARGIN - product
         norm = weight.square().sum(-1, keepdim=True).clamp(min=1e-12)
         self.direction = direction + shift * weight / norm
         self.weight = weight

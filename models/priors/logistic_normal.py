@@ -1,14 +1,16 @@
-r"""The logistic-normal prior: a normal vector squashed onto the simplex by stick breaking."""
+r"""The logistic-normal prior: a normal vector squashed onto the simplex by log-ratios."""
 
 import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
+from .. import distributions
+
 __all__ = ["LogisticNormal"]
 
 
 class LogisticNormal(nn.Module):
-    r"""The logistic normal on the simplex, z = stick_breaking(y), y ~ N(0, s^2 I) in R^{D-1}.
+    r"""The logistic normal on the simplex, z = softmax([y, 0]), y ~ N(0, s^2 I) in R^{D-1}.
 
     y = 0 goes to the simplex's centre.
 
@@ -41,4 +43,4 @@ class LogisticNormal(nn.Module):
 
     def forward(self) -> dist.TorchDistribution:
         """Return p(z), event shape `[D]`."""
-        return dist.LogisticNormal(self.zeros, torch.full_like(self.zeros, self.scale))
+        return distributions.LogisticNormal(self.zeros, torch.full_like(self.zeros, self.scale))

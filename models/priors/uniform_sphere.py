@@ -24,8 +24,8 @@ class UniformSphere(nn.Module):
 
     Example:
         >>> prior = UniformSphere(3)
-        >>> prior().sample().norm().item()
-        1.0...
+        >>> round(prior().sample().norm().item(), 5)
+        1.0
 
     References:
         Hyperspherical Variational Auto-Encoders (Davidson et al., 2018), section 3.
