@@ -1,1 +1,37 @@
-"""The face of the package."""
+"""Deep latent-variable models in Pyro: write the pair once; every algorithm and every estimator runs on it.
+
+The public names are imported when first asked for, so that ``import aevb`` and the command's ``--help`` are quick.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from aevb.data import Dataset
+    from aevb.data import load as load_data
+    from aevb.inference import Pair, Run, fit, load, log_evidence
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Dataset": ("aevb.data", "Dataset"),
+    "Pair": ("aevb.inference", "Pair"),
+    "Run": ("aevb.inference", "Run"),
+    "fit": ("aevb.inference", "fit"),
+    "load": ("aevb.inference", "load"),
+    "load_data": ("aevb.data", "load"),
+    "log_evidence": ("aevb.inference", "log_evidence"),
+}
+_ROOMS = ("data", "figures", "guides", "inference", "models", "registry", "report")
+
+__all__ = ["Dataset", "Pair", "Run", "fit", "load", "load_data", "log_evidence"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name or a room of the package on first use."""
+    if name in _ROOMS:
+        return import_module(f"aevb.{name}")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'aevb' has no attribute {name!r}; it has {sorted([*_HOMES, *_ROOMS])}.")
+    module, attribute = _HOMES[name]
+    return getattr(import_module(module), attribute)

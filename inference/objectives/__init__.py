@@ -3,8 +3,9 @@
 from .maximum_a_posteriori import MAP
 from .monte_carlo_em import MCEM
 from .objective import Batch, Objective, Phase
+from .only import Only
 from .pyro_elbo import PyroELBO
 from .sgvb import SGVB
 from .wake_sleep import WakeSleep
 
-__all__ = ["MAP", "MCEM", "SGVB", "Batch", "Objective", "Phase", "PyroELBO", "WakeSleep"]
+__all__ = ["MAP", "MCEM", "SGVB", "Batch", "Objective", "Only", "Phase", "PyroELBO", "WakeSleep"]

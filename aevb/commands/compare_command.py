@@ -1,0 +1,115 @@
+"""``aevb compare``: the same pair under several objectives."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jsonargparse import ArgumentParser, Namespace
+
+from aevb import registry
+from aevb.commands.words import add_data, add_recipe, add_training, new_parser, plain, recipe_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+HELP = "train one pair with several objectives and put them in a table"
+
+
+def parser() -> ArgumentParser:
+    """The verb's words."""
+    words = new_parser(
+        "Train the same model and guide with several objectives at the same length, estimate log p(x) of held-out "
+        "data for each, print one table and draw the curves.",
+        "Example: aevb compare digits --objectives sgvb wake-sleep mcem --latent-dim 2 --seeds 3 --out runs/cmp",
+    )
+    words.add_argument("--config", action="config", help="a YAML file of these options")
+    add_data(words)
+    add_recipe(words)
+    default = ["sgvb", "wake-sleep", "mcem"]
+    known = ", ".join(registry.OBJECTIVES)
+    words.add_argument("--objectives", type=str, nargs="+", default=default, help=known)
+    add_training(words)
+    words.add_argument("--seeds", type=int, default=1, help="runs of each objective, from --seed upwards")
+    words.add_argument("--train-points", type=int | None, help="only the first so many training rows")
+    words.add_argument("--evidence", type=str, default="importance", help=", ".join(registry.EVIDENCE))
+    words.add_argument("--samples", type=int, default=1000, help="samples a datapoint of that estimate")
+    words.add_argument("--points", type=int | None, help="only the first so many test rows")
+    words.add_argument("--track", type=str, default="auto", help="estimator of the curve of log p(x), auto or none")
+    words.add_argument("--track-points", type=int, default=200, help="datapoints of that curve")
+    words.add_argument("--jobs", type=int | None, help="processes at once (default: one a core)")
+    words.add_argument("--out", type=str, required=True, help="the comparison folder")
+    return words
+
+
+def run(args: Namespace) -> int:
+    """Compare, print the table, write the page."""
+    from aevb.comparison import Plan, compare
+    from aevb.report import write_report
+
+    length = {"epochs": args.epochs, "steps": args.steps, "samples_seen": args.samples_seen}
+    recipe = recipe_of(args)
+    shared = {"data": args.data, "variant": args.variant, "data_dir": args.data_dir, "recipe": recipe}
+    plans = [
+        Plan(
+            **shared,
+            objective=objective,
+            objective_args={},
+            parameter_prior=args.parameter_prior,
+            optimizer=args.optimizer,
+            lr=args.lr,
+            length=length,
+            batch_size=args.batch_size,
+            seed=args.seed + seed,
+            track=_tracker(args.track, recipe.latent_dim),
+            track_points=args.track_points,
+            evidence=args.evidence,
+            evidence_args={"num_samples": args.samples},
+            evidence_points=args.points,
+            train_points=args.train_points,
+            folder=args.out,
+            command=plain(args) | {"objective": objective},
+        )
+        for objective in args.objectives
+        for seed in range(args.seeds)
+    ]
+    for objective in args.objectives:  # a wrong name is told before anything is trained
+        registry.find("objectives", objective)
+    table = compare(plans, Path(args.out), jobs=args.jobs, progress=not args.quiet)
+    print_table(table)
+    print(f"written: {write_report(Path(args.out))}")
+    return 0
+
+
+def _tracker(name: str, latent_dim: int) -> str | None:
+    """Which estimator draws the curve: it must need no guide, as not every objective has one."""
+    if name != "auto":
+        return None if name == "none" else name
+    if latent_dim <= 2:
+        return "quadrature"
+    return "density-fit" if latent_dim <= 5 else None
+
+
+def print_table(table: "pd.DataFrame") -> None:
+    """Print the comparison as a person reads it."""
+    from rich.console import Console
+    from rich.table import Table
+
+    shown = Table(title="held-out data, nats per datapoint")
+    headings = ("objective", "seed", "test bound", "test log p(x)", "k-hat > 0.7", "seconds", "samples seen")
+    for heading in headings:
+        shown.add_column(heading, justify="left" if heading == "objective" else "right", no_wrap=True)
+    for row in table.to_dict("records"):
+        star = "" if row["guide"] == "own" else " *"
+        share = row["khat_over_0.7"]
+        shown.add_row(
+            f"{row['objective']}{star}",
+            str(row["seed"]),
+            f"{row['test_bound']:.2f}",
+            f"{row['test_log_px']:.2f} ± {row['standard_error']:.2f}",
+            "-" if share is None else f"{100 * share:.1f} %",
+            f"{row['seconds']:.1f}",
+            f"{row['samples_seen']:,}",
+        )
+    console = Console(width=None if Console().is_terminal else 110)
+    console.print(shown)
+    if (table["guide"] != "own").any():
+        console.print("* trained without a guide; one was fitted afterwards, the model held still, for the evidence")

@@ -1,0 +1,94 @@
+"""``aevb fit``: train a pair and write its run folder."""
+
+import sys
+from pathlib import Path
+
+from jsonargparse import ArgumentParser, Namespace
+
+from aevb import registry
+from aevb.commands.words import (
+    add_data,
+    add_recipe,
+    add_training,
+    fit_arguments,
+    load_dataset,
+    new_parser,
+    plain,
+    recipe_of,
+)
+
+HELP = "train a model/guide pair on a data set"
+
+
+def parser() -> ArgumentParser:
+    """The verb's words."""
+    words = new_parser(
+        "Train a generative model p(z)p(x|z) and its guide q(z|x), and write a run folder: config.json, history.csv, "
+        "model.safetensors, evidence.json, posterior.nc, figures and report.html.",
+        "Example: aevb fit mnist --variant grey --latent-dim 20 --hidden 500 --objective sgvb --out runs/mnist",
+    )
+    words.add_argument("--config", action="config", help="a YAML file of these options")
+    add_data(words)
+    add_recipe(words)
+    words.add_argument("--objective", type=str, default="sgvb", help=", ".join(registry.OBJECTIVES))
+    words.add_argument("--objective-args", type=dict, default={}, help="options: --objective-args.NAME VALUE")
+    add_training(words)
+    words.add_argument("--early-stopping", type=int | None, help="stop after this many epochs without a better bound")
+    words.add_argument("--checkpoint", type=str | None, help="a file written after every epoch")
+    words.add_argument("--resume", action="store_true", help="go on from the checkpoint")
+    words.add_argument("--out", type=str | None, help="the run folder")
+    return words
+
+
+def run(args: Namespace) -> int:
+    """Train, and write what came of it, even when the numbers blew up."""
+    from aevb.build import build_objective, build_pair
+    from aevb.inference import EarlyStopping, NonFiniteError, fit
+
+    data = load_dataset(args)
+    objective = build_objective(args.objective, plain(args.objective_args), parameter_prior=args.parameter_prior)
+    model, guide = build_pair(recipe_of(args), data, seed=args.seed)
+    print(data.description)
+    patience = args.early_stopping
+    try:
+        fitted = fit(
+            model,
+            guide if "guide" in objective.trains else None,
+            data.train,
+            objective=objective,
+            validation=data.validation,
+            observers=[] if patience is None else [EarlyStopping(patience)],
+            checkpoint=args.checkpoint,
+            resume=args.resume,
+            **fit_arguments(args),
+        )
+    except NonFiniteError as error:
+        kept = ""
+        if args.out is not None:
+            error.run.save(args.out, extra={"command": plain(args)})
+            kept = f" The run up to there is in {args.out}."
+        print(f"aevb: error: {error}{kept}", file=sys.stderr)
+        return 1
+    print(fitted.history.tail(1).to_string(index=False))
+    return _write(args, fitted, data)
+
+
+def _write(args: Namespace, fitted: object, data: object) -> int:
+    from aevb.data import Dataset
+    from aevb.inference import Run, log_evidence
+    from aevb.inference.evidence import ELBO
+    from aevb.publish import publish
+    from aevb.records import add_records
+
+    assert isinstance(fitted, Run) and isinstance(data, Dataset)
+    records = []
+    if fitted.guide is not None:
+        bound = log_evidence(fitted.model, fitted.guide, data.test, ELBO(num_samples=10), seed=args.seed)
+        records = [bound.record("test")]
+        print(f"test bound {bound.mean:.2f} +- {bound.standard_error:.2f} nats per datapoint")
+    if args.out is not None:
+        folder = fitted.save(args.out, extra={"command": plain(args)})
+        add_records(folder, records)
+        publish(fitted, data, folder)
+        print(f"written: {Path(args.out)} (open report.html)")
+    return 0

@@ -1,0 +1,113 @@
+"""The words that several verbs share, and what they mean."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jsonargparse import ArgumentParser, Namespace
+
+from aevb import registry
+from aevb.data.names import DATASETS
+
+if TYPE_CHECKING:
+    from aevb.build import Recipe
+    from aevb.data import Dataset
+
+__all__ = ["add_data", "add_recipe", "add_training", "fit_arguments", "load_dataset", "new_parser", "recipe_of"]
+
+
+def new_parser(description: str, epilog: str) -> ArgumentParser:
+    """A verb's parser; it raises what is wrong instead of leaving the process."""
+    return ArgumentParser(exit_on_error=False, description=description, epilog=epilog)
+
+
+def add_data(parser: ArgumentParser) -> None:
+    """The data set and where it is."""
+    known = ", ".join(DATASETS)
+    parser.add_argument("data", type=str, help=f"a data set ({known}) or a path to a .npy, .npz or .csv file")
+    parser.add_argument("--variant", type=str | None, help="pixels: grey, static or dynamic (binarised)")
+    parser.add_argument("--data-dir", type=str | None, help="where files are (default: AEVB_DATA)")
+
+
+def add_recipe(parser: ArgumentParser) -> None:
+    """What the pair is made of."""
+    parser.add_argument("--latent-dim", type=int, default=20, help="number of latent dimensions")
+    for flag, kind in (("prior", "priors"), ("likelihood", "likelihoods"), ("guide", "guides")):
+        default = next(iter(registry.KINDS[kind]))
+        parser.add_argument(f"--{flag}", type=str, default=default, help=", ".join(registry.KINDS[kind]))
+        parser.add_argument(
+            f"--{flag}-args", type=dict, default={}, help=f"options of the {flag}: --{flag}-args.NAME VALUE"
+        )
+    parser.add_argument("--network", type=str, default="mlp", help=", ".join(registry.ENCODERS))
+    parser.add_argument("--hidden", type=int, nargs="+", default=[500], help="widths of the hidden layers")
+    parser.add_argument("--activation", type=str, default="tanh", help="tanh, relu, elu, softplus, ...")
+    parser.add_argument("--init", type=str, default="default", help='"default" (torch) or "paper" (N(0, 0.01))')
+
+
+def add_training(parser: ArgumentParser) -> None:
+    """How it is trained."""
+    parser.add_argument("--parameter-prior", action="store_true", help="N(0, I) on the model's parameters (MAP)")
+    parser.add_argument("--optimizer", type=str, default="adam", help=", ".join(registry.OPTIMIZERS))
+    parser.add_argument("--lr", type=float, default=1e-3, help="learning rate")
+    parser.add_argument("--epochs", type=int | None, help="passes over the data (100 where no length is given)")
+    parser.add_argument("--steps", type=int | None, help="batches, in place of epochs")
+    parser.add_argument("--samples-seen", type=float | None, help="datapoints visited, in place of epochs")
+    parser.add_argument("--batch-size", type=int, default=100, help="datapoints a batch")
+    parser.add_argument("--seed", type=int, default=0, help="of parameters, batches and draws")
+    parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, ...")
+    parser.add_argument("--quiet", action="store_true", help="show no progress")
+
+
+def load_dataset(args: Namespace) -> "Dataset":
+    """The data set that was asked for."""
+    from aevb.data import load
+
+    dataset: Dataset = load(args.data, variant=args.variant, data_dir=args.data_dir)
+    return dataset
+
+
+def recipe_of(args: Namespace) -> "Recipe":
+    """The recipe that was asked for."""
+    from aevb.build import Recipe
+
+    return Recipe(
+        latent_dim=args.latent_dim,
+        prior=args.prior,
+        prior_args=_options(args.prior_args),
+        likelihood=args.likelihood,
+        likelihood_args=_options(args.likelihood_args),
+        guide=args.guide,
+        guide_args=_options(args.guide_args),
+        network=args.network,
+        hidden=tuple(args.hidden),
+        activation=args.activation,
+        init=args.init,
+    )
+
+
+def fit_arguments(args: Namespace) -> dict[str, Any]:
+    """What of the words goes to ``fit`` as it is."""
+    from aevb.build import build_optimizer
+
+    return {
+        "optimizer": build_optimizer(args.optimizer, args.lr),
+        "epochs": args.epochs,
+        "steps": args.steps,
+        "samples_seen": args.samples_seen,
+        "batch_size": args.batch_size,
+        "seed": args.seed,
+        "device": args.device,
+        "progress": not args.quiet,
+    }
+
+
+def plain(value: Any) -> Any:
+    """A parsed namespace as JSON."""
+    if isinstance(value, Namespace):
+        return {name: plain(part) for name, part in vars(value).items()}
+    if isinstance(value, list | tuple):
+        return [plain(part) for part in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def _options(value: Any) -> dict[str, Any]:
+    return dict(vars(value)) if isinstance(value, Namespace) else dict(value or {})

@@ -1,0 +1,222 @@
+"""The same model and guide under several objectives, on the same data, at the same length.
+
+Each (objective, seed) is a run of its own; where there are more cores than one, each run has a process and a core. A
+model that was trained without a guide gets one afterwards, the model held still, so that the same estimator of the
+evidence serves all.
+"""
+
+import multiprocessing
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from aevb.build import Recipe, build, build_objective, build_optimizer, build_pair
+from aevb.data import Dataset, load
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from aevb.inference import Fit, Run
+
+__all__ = ["Plan", "compare"]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One run of a comparison, in plain values, so that it can be sent to a process.
+
+    ``track`` names the estimator of the curve of log p(x), ``evidence`` the one of the table; ``train_points`` keeps
+    only the first so many training rows (the paper's N = 1000).
+    """
+
+    data: str
+    variant: str | None
+    data_dir: str | None
+    recipe: Recipe
+    objective: str
+    objective_args: Mapping[str, Any]
+    parameter_prior: bool
+    optimizer: str
+    lr: float
+    length: Mapping[str, Any]
+    batch_size: int
+    seed: int
+    track: str | None
+    track_points: int
+    evidence: str
+    evidence_args: Mapping[str, Any]
+    evidence_points: int | None
+    train_points: int | None
+    folder: str
+    command: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The run's subfolder."""
+        return f"{self.objective}-{self.seed}"
+
+
+def compare(plans: Sequence[Plan], out: Path, *, jobs: int | None = None, progress: bool = True) -> "pd.DataFrame":
+    """Carry out every plan, write ``table.csv`` and the curves, and return the table.
+
+    Args:
+        plans: The runs.
+        out: The comparison folder; each run has a subfolder.
+        jobs: Processes at once; by default one a core.
+        progress: Say on standard error what is done.
+
+    Returns:
+        One row a run: objective, seed, test_bound, bound_error, test_log_px, standard_error, khat_over_0.7, seconds,
+        samples_seen.
+    """
+    import pandas as pd
+
+    out.mkdir(parents=True, exist_ok=True)
+    rows = list(_carried_out(plans, jobs or min(len(plans), os.cpu_count() or 1), progress))
+    order = [plan.name for plan in plans]
+    rows.sort(key=lambda row: order.index(f"{row['objective']}-{row['seed']}"))
+    table = pd.DataFrame(rows)
+    table.to_csv(out / "table.csv", index=False)
+    _draw(plans, out)
+    return table
+
+
+def _carried_out(plans: Sequence[Plan], jobs: int, progress: bool) -> Iterator[dict[str, Any]]:
+    if jobs == 1:
+        for plan in plans:
+            yield carry_out(plan, progress=progress)
+        return
+    from rich.console import Console
+    from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), MofNCompleteColumn(), TimeElapsedColumn())
+    bar = Progress(*columns, console=Console(stderr=True), disable=not progress)
+    # A process a core, one thread each: threads that share two cores wait for each other more than they compute.
+    context = multiprocessing.get_context("spawn")
+    with bar, ProcessPoolExecutor(jobs, mp_context=context, initializer=_one_thread) as pool:
+        task = bar.add_task("runs", total=len(plans))
+        futures = {pool.submit(carry_out, plan, progress=False): plan.name for plan in plans}
+        for future in as_completed(futures):
+            bar.update(task, advance=1, description=f"runs, last {futures[future]}")
+            yield future.result()
+
+
+def _one_thread() -> None:
+    import torch
+
+    torch.set_num_threads(1)
+
+
+def carry_out(plan: Plan, *, progress: bool) -> dict[str, Any]:
+    """Fit one run, estimate its evidence, write its folder, and return its row of the table."""
+    from aevb.inference import fit, log_evidence
+    from aevb.inference.evidence import ELBO
+    from aevb.publish import publish, rows
+    from aevb.records import add_records
+
+    data = load(plan.data, variant=plan.variant, data_dir=plan.data_dir)
+    train = data.train if plan.train_points is None else rows(data.train, plan.train_points)
+    objective = build_objective(plan.objective, plan.objective_args, parameter_prior=plan.parameter_prior)
+    model, guide = build_pair(plan.recipe, data, seed=plan.seed)
+    settings: dict[str, Any] = {
+        "optimizer": build_optimizer(plan.optimizer, plan.lr),
+        "batch_size": plan.batch_size,
+        "seed": plan.seed,
+        "progress": progress,
+        **plan.length,
+    }
+    own_guide = "guide" in objective.trains
+    fitted = fit(
+        model,
+        guide if own_guide else None,
+        train,
+        objective=objective,
+        validation=data.validation,
+        observers=_trackers(plan, train, data),
+        **settings,
+    )
+    paired = fitted if own_guide else _with_guide(fitted, guide, train, settings)
+
+    part = data.test if plan.evidence_points is None else rows(data.test, plan.evidence_points)
+    bound = log_evidence(paired.model, paired.guide, part, ELBO(num_samples=100), seed=plan.seed)
+    estimator = build("evidence", plan.evidence, {}, plan.evidence_args)
+    evidence = log_evidence(paired.model, paired.guide, part, estimator, seed=plan.seed)
+    folder = paired.save(Path(plan.folder) / plan.name, extra={"command": dict(plan.command)})
+    add_records(folder, [bound.record("test"), evidence.record("test")])
+    publish(paired, data, folder)
+    return {
+        "objective": plan.objective,
+        "seed": plan.seed,
+        "test_bound": bound.mean,
+        "bound_error": bound.standard_error,
+        "test_log_px": evidence.mean,
+        "standard_error": evidence.standard_error,
+        "khat_over_0.7": evidence.khat_share,
+        "seconds": fitted.rows[-1]["seconds"],
+        "samples_seen": int(fitted.rows[-1]["samples_seen"]),
+        "guide": "own" if own_guide else "fitted afterwards",
+    }
+
+
+def _with_guide(fitted: "Run", guide: Any, train: Any, settings: Mapping[str, Any]) -> "Run":
+    """Fit a guide to a model that was trained without one; the model is held still."""
+    from dataclasses import replace
+
+    from aevb.inference import SGVB, fit
+    from aevb.inference.objectives import Only
+
+    paired = fit(fitted.model, guide, train, objective=Only(SGVB(), ("guide",)), **settings)
+    # The history is the model's own: the guide came afterwards.
+    return replace(paired, rows=fitted.rows, objective=fitted.objective, settings=fitted.settings)
+
+
+def _trackers(plan: Plan, train: Any, data: Dataset) -> list[Any]:
+    if plan.track is None:
+        return []
+    from aevb.publish import rows
+
+    parts = {"log_px": rows(train, plan.track_points), "validation_log_px": rows(data.validation, plan.track_points)}
+    return [Track(build("evidence", plan.track, {}, {}), parts)]
+
+
+class Track:
+    """An observer that adds an estimate of log p(x) to the history, at epochs spaced evenly on the log axis.
+
+    Args:
+        estimator: Any estimator of the evidence.
+        parts: Column of the history to the datapoints it is the mean over.
+        ratio: By how much the samples seen grow from one estimate to the next.
+    """
+
+    def __init__(self, estimator: Any, parts: Mapping[str, Any], ratio: float = 1.6) -> None:
+        self.estimator, self.parts, self.ratio = estimator, parts, ratio
+        self.next = 0.0
+
+    def __call__(self, fit: "Fit") -> None:
+        """Estimate, if the next mark or the end is reached."""
+        from aevb.inference import log_evidence
+
+        row = fit.history[-1]
+        if row["samples_seen"] < self.next and fit.step < fit.length.steps:
+            return
+        self.next = max(row["samples_seen"] * self.ratio, self.next)
+        for column, part in self.parts.items():
+            row[column] = log_evidence(fit.pair.model, fit.pair.guide, part, self.estimator, seed=fit.seed).mean
+
+
+def _draw(plans: Sequence[Plan], out: Path) -> None:
+    import pandas as pd
+
+    from aevb import figures
+
+    # One curve an objective (its first seed): the spread over seeds is in the table.
+    first = {plan.objective: plan for plan in reversed(plans)}
+    histories = {name: pd.read_csv(out / first[name].name / "history.csv") for name in first if name}
+    histories = {plan.objective: histories[plan.objective] for plan in plans}
+    for column, file in (("log_px", "log_px"), ("bound", "bound")):
+        shown = {name: history.dropna(subset=[column]) for name, history in histories.items() if column in history}
+        if shown:
+            figures.save(figures.curves(shown, y=column), out / "figures" / f"{file}.png")

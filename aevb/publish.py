@@ -1,0 +1,71 @@
+"""What a fitted run shows: its figures, its posterior draws and its page, written into its folder."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from aevb import figures
+from aevb.data import Dataset
+from aevb.inference import Run
+from aevb.inference.uses import decode, generate, infer, reconstruct
+from aevb.report import write_report
+
+__all__ = ["publish", "publish_evidence"]
+
+_SHOWN = 100  # datapoints and samples that are drawn
+_DRAWS = 200  # posterior draws a datapoint in posterior.nc
+
+
+def publish(run: Run, data: Dataset, folder: Path) -> None:
+    """Draw every figure that makes sense for a run and write the report page.
+
+    Args:
+        run: A fitted run.
+        data: The data set it was fitted to.
+        folder: The run folder.
+    """
+    drawn: dict[str, Any] = {}
+    column = next((c for c in ("bound", "estimate", "log_joint") if c in run.history), None)
+    if column is not None:
+        drawn["curves"] = figures.curves({column: run.history}, y=column)
+    if data.image_shape is not None:
+        drawn |= _pictures(run, data, data.image_shape)
+    for name, figure in drawn.items():
+        figures.save(figure, folder / "figures" / f"{name}.png")
+    if run.guide is not None:
+        test = rows(data.test, _SHOWN)
+        run.to_arviz(test, num_samples=_DRAWS).to_netcdf(str(folder / "posterior.nc"))
+    write_report(folder)
+
+
+def _pictures(run: Run, data: Dataset, shape: tuple[int, int, int]) -> dict[str, Any]:
+    _, means = generate(run.pair, _SHOWN)
+    drawn = {"samples": figures.image_grid(means.cpu(), shape, 10, 10)}
+    flat = len(run.pair.latents) == 1 and run.pair.latents[0].event_shape == (2,)
+    real = flat and run.pair.latents[0].support.check(torch.tensor([-9.0, 9.0])).all()
+    if flat and real:
+        drawn["manifold"] = figures.manifold(lambda z: decode(run.pair, z).cpu(), shape)
+    if run.guide is not None:
+        some = rows(data.test, 10)
+        drawn["reconstructions"] = figures.reconstructions(some, reconstruct(run.pair, some).cpu(), shape)
+        if flat and real:
+            test = rows(data.test, 1000)
+            labels = None if data.test_labels is None else data.test_labels[: len(test)]
+            drawn["latents"] = figures.latent_scatter(infer(run.pair, test).cpu(), labels)
+    return drawn
+
+
+def publish_evidence(folder: Path, records: list[dict[str, Any]], khat: Tensor | None = None) -> None:
+    """Draw the evidence of a run folder and write its page again."""
+    figures.save(figures.evidence_forest(records), folder / "figures" / "evidence.png")
+    if khat is not None:
+        figures.save(figures.khat_histogram(khat), folder / "figures" / "khat.png")
+    write_report(folder)
+
+
+def rows(data: Any, count: int) -> Tensor:
+    """The first rows of a part of a data set, on the CPU."""
+    picked: Tensor = data[torch.arange(min(count, len(data)))]
+    return picked

@@ -1,0 +1,96 @@
+"""Everything that can be asked for by name, in one list a kind.
+
+A new prior, likelihood, guide, network, objective or estimator is one file and one line here. The entries are import
+paths, so that the command can name its choices without importing torch.
+"""
+
+import inspect
+from importlib import import_module
+from typing import Any
+
+__all__ = ["KINDS", "UnknownNameError", "citation", "find", "summary"]
+
+PRIORS = {
+    "standard-normal": "aevb.models.priors:StandardNormal",
+}
+LIKELIHOODS = {
+    "bernoulli": "aevb.models.likelihoods:Bernoulli",
+    "normal": "aevb.models.likelihoods:Normal",
+}
+GUIDES = {
+    "normal": "aevb.guides:Normal",
+}
+ENCODERS = {
+    "mlp": "aevb.models.networks:MLP",
+}
+DECODERS = {
+    "mlp": "aevb.models.networks:MLP",
+}
+OBJECTIVES = {
+    "sgvb": "aevb.inference.objectives:SGVB",
+    "wake-sleep": "aevb.inference.objectives:WakeSleep",
+    "mcem": "aevb.inference.objectives:MCEM",
+}
+EVIDENCE = {
+    "elbo": "aevb.inference.evidence:ELBO",
+    "importance": "aevb.inference.evidence:ImportanceSampling",
+}
+OPTIMIZERS = {
+    "adam": "torch.optim:Adam",
+    "adagrad": "torch.optim:Adagrad",
+    "adamw": "torch.optim:AdamW",
+    "rmsprop": "torch.optim:RMSprop",
+    "sgd": "torch.optim:SGD",
+}
+
+KINDS: dict[str, dict[str, str]] = {
+    "priors": PRIORS,
+    "likelihoods": LIKELIHOODS,
+    "guides": GUIDES,
+    "encoders": ENCODERS,
+    "decoders": DECODERS,
+    "objectives": OBJECTIVES,
+    "evidence": EVIDENCE,
+    "optimizers": OPTIMIZERS,
+}
+
+
+class UnknownNameError(ValueError):
+    """Nothing of that name is known; the message lists what is."""
+
+
+def find(kind: str, name: str) -> Any:
+    """Return the class registered under a name.
+
+    Args:
+        kind: One of :data:`KINDS`, e.g. ``"priors"``.
+        name: The name as typed, e.g. ``"standard-normal"``.
+
+    Raises:
+        UnknownNameError: No such name; the message lists the known ones.
+
+    Example:
+        >>> find("objectives", "sgvb").__name__
+        'SGVB'
+    """
+    known = KINDS[kind]
+    if name not in known:
+        one = kind if kind == "evidence" else kind.removesuffix("s")
+        raise UnknownNameError(f"unknown {one} {name!r}; known: {', '.join(known)}.")
+    module, _, attribute = known[name].partition(":")
+    return getattr(import_module(module), attribute)
+
+
+def summary(thing: Any) -> str:
+    """The first line of a class's docstring."""
+    return (inspect.getdoc(thing) or "").partition("\n")[0]
+
+
+def citation(thing: Any) -> str:
+    """The first entry of a class's "References" section, or nothing."""
+    doc = inspect.getdoc(thing) or ""
+    _, found, after = doc.partition("References:")
+    if not found:
+        return ""
+    lines = [line.strip() for line in after.strip().splitlines()]
+    return " ".join(line for line in lines[:3] if line).split("; ")[0].split("https://")[0].rstrip(" ,.;")
