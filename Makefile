@@ -1,0 +1,35 @@
+# Two commands on a fresh clone: `make demo` and `make test`. Both install into .venv first.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+
+.PHONY: demo test bench notebooks clean
+
+demo: $(READY)
+	$(BIN)/aevb demo
+
+# Two processes of one thread each: threads that share a core wait for each other more than they compute.
+test: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2
+
+bench: $(READY)
+	$(BIN)/python -m benchmarks
+
+# The notebooks are kept as executed .ipynb; this runs them again in place.
+notebooks: $(READY)
+	$(BIN)/jupytext --execute notebooks/*.ipynb
+
+clean:
+	rm -rf $(VENV) runs build *.egg-info
+
+# uv makes the installation quick; where it cannot be had, pip does the same.
+$(READY): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	-$(BIN)/python -m pip install --quiet uv
+	if [ -x $(BIN)/uv ]; then $(BIN)/uv pip install --quiet --python $(BIN)/python --editable ".[dev]"; \
+	else $(BIN)/python -m pip install --quiet --editable ".[dev]"; fi
+	touch $@
