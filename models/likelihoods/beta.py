@@ -1,7 +1,6 @@
 r"""Beta pixels: log p(x|z) = sum_i (a_i - 1) log x_i + (b_i - 1) log(1 - x_i) - log B(a_i, b_i)."""
 
 import pyro.distributions as dist
-import torch
 from torch import Tensor, nn
 
 from .constraints import open_unit_interval
@@ -12,18 +11,9 @@ __all__ = ["Beta", "OpenBeta"]
 
 
 class OpenBeta(dist.Beta):
-    """Pyro's Beta on the open interval: at 0 and 1 the log-density is infinite unless a or b is 1.
-
-    A draw that rounds to 0 or 1 is given as the nearest number inside.
-    """
+    """Pyro's Beta on the open interval: at 0 and 1 the log-density is infinite unless a or b is 1."""
 
     support = open_unit_interval
-
-    def rsample(self, sample_shape: torch.Size | list[int] | tuple[int, ...] = ()) -> Tensor:
-        """Return draws ``[*sample_shape, *batch_shape]``, differentiable in the concentrations."""
-        value = super().rsample(sample_shape)
-        info = torch.finfo(value.dtype)
-        return value.clamp(info.tiny, 1 - info.eps / 2)
 
 
 class Beta(nn.Module):

@@ -35,6 +35,9 @@ class Grid(constraints.Constraint):
         self.levels = levels
         super().__init__()
 
+    def __repr__(self) -> str:
+        return f"Grid(levels={self.levels})"
+
     def check(self, value: Tensor) -> Tensor:
         """Return where ``value`` lies on the grid."""
         step = value * (self.levels - 1)
