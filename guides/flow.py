@@ -30,7 +30,7 @@ class Flow(AmortizedGuide):
         family: "planar", "iaf" (affine inverse autoregressive), "nsf-coupling" (neural splines by
             halves), "realnvp" (affine by halves), "nsf" or "maf" (autoregressive).
         num_transforms: Number of layers of T.
-        hidden: Widths of each layer's hidden units; "planar" has none.
+        hidden_features: Widths of each layer's hidden units; "planar" has none.
 
     Raises:
         ValueError: If the family is unknown, is by halves and D is 1, or the encoder does not tell
@@ -52,7 +52,7 @@ class Flow(AmortizedGuide):
         encoder: nn.Module,
         family: str = "iaf",
         num_transforms: int = 2,
-        hidden: Sequence[int] = (64, 64),
+        hidden_features: Sequence[int] = (64, 64),
     ) -> None:
         super().__init__()
         context = getattr(encoder, "out_features", None)
@@ -65,7 +65,7 @@ class Flow(AmortizedGuide):
         self.encoder = encoder
         self.family = family
         self.num_transforms = num_transforms
-        self.hidden = list(hidden)
+        self.hidden_features = list(hidden_features)
         self.mean = linear_head(encoder, latent_dim)
         self.log_scale = linear_head(encoder, latent_dim)
         self.flow: nn.Module
@@ -73,7 +73,9 @@ class Flow(AmortizedGuide):
             layers = [ConditionalPlanar(latent_dim, int(context)) for _ in range(num_transforms)]
             self.flow = nn.ModuleList(layers)
         else:
-            self.flow = build_flow(family, latent_dim, context=int(context), transforms=num_transforms, hidden=hidden)
+            self.flow = build_flow(
+                family, latent_dim, context=int(context), transforms=num_transforms, hidden=hidden_features
+            )
 
     def posterior(self, x: Tensor) -> dist.TorchDistribution:
         """Return q(z|x), batch `x.shape[:-1]`, event `[D]`."""

@@ -51,6 +51,12 @@ class ProbabilisticPCA(nn.Module):
             pyro.sample("x", self._likelihood(z), obs=x)
         return z
 
+    def log_joint(self, z: Tensor, x: Tensor) -> Tensor:
+        """Return log p(x, z), nats, for latents `[..., batch, D]` and data `[batch, P]`."""
+        prior = dist.Normal(torch.zeros_like(z), torch.ones_like(z)).to_event(1)
+        log_p: Tensor = prior.log_prob(z) + self._likelihood(z).log_prob(x)
+        return log_p
+
     def log_evidence(self, x: Tensor) -> Tensor:
         """Return the exact log p(x), nats, `[batch]`."""
         variance = torch.exp(2 * self.log_scale).expand(self.data_dim)

@@ -19,14 +19,14 @@ class Flow(nn.Module):
             (autoregressive splines), "nsf-coupling" or "realnvp" (by halves: fast both ways),
             or "iaf" (samples in one pass, scores others' draws in D).
         num_transforms: Number of layers.
-        hidden: Widths of each layer's hidden units.
+        hidden_features: Widths of each layer's hidden units.
 
     Raises:
         ValueError: If the family is unknown, or is by halves and D is 1.
 
     Example:
         >>> import torch
-        >>> prior = Flow(2, family="nsf", hidden=[8])
+        >>> prior = Flow(2, family="nsf", hidden_features=[8])
         >>> prior().log_prob(torch.zeros(3, 2)).shape
         torch.Size([3])
 
@@ -44,14 +44,14 @@ class Flow(nn.Module):
         latent_dim: int,
         family: str = "maf",
         num_transforms: int = 3,
-        hidden: Sequence[int] = (64, 64),
+        hidden_features: Sequence[int] = (64, 64),
     ) -> None:
         super().__init__()
         self.latent_dim = latent_dim
         self.family = family
         self.num_transforms = num_transforms
-        self.hidden = list(hidden)
-        self.flow = build_flow(family, latent_dim, transforms=num_transforms, hidden=hidden)
+        self.hidden_features = list(hidden_features)
+        self.flow = build_flow(family, latent_dim, transforms=num_transforms, hidden=hidden_features)
 
     def forward(self) -> dist.TorchDistribution:
         """Return p(z), event shape `[D]`."""
