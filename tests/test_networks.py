@@ -28,8 +28,8 @@ CASES = {
     "mlp": Case(lambda **k: networks.MLP(6, 5, hidden=[16, 8], **k), 6, 5),
     "mlp-features": Case(lambda **k: networks.MLP(6, hidden=[16, 8], **k), 6, 8),
     "mlp-linear": Case(lambda **k: networks.MLP(6, 5, hidden=[], **k), 6, 5),
-    "residual-mlp": Case(lambda **k: networks.ResidualMLP(6, 5, width=16, **k), 6, 5),
-    "residual-mlp-features": Case(lambda **k: networks.ResidualMLP(6, width=16, **k), 6, 16),
+    "residual-mlp": Case(lambda **k: networks.ResidualMLP(6, 5, hidden=[16] * 2, **k), 6, 5),
+    "residual-mlp-features": Case(lambda **k: networks.ResidualMLP(6, hidden=[16], **k), 6, 16),
     "gated-mlp": Case(lambda **k: networks.GatedMLP(6, 5, hidden=[16], **k), 6, 5),
     "gated-mlp-features": Case(lambda **k: networks.GatedMLP(6, hidden=[16, 8], **k), 6, 8),
     "conv-encoder": Case(lambda **k: networks.ConvEncoder((2, 12, 8), [4, 8], out_features=7, **k), 192, 7),
@@ -128,6 +128,8 @@ def test_activations_go_by_name(make):
         (lambda: networks.MLP(6, hidden=[]), "expected hidden widths or out_features, got neither"),
         (lambda: networks.MLP(6, readout=True), "expected out_features for its last linear layer"),
         (lambda: networks.MLP(6, 5, readout=False), "expected out_features None or 500"),
+        (lambda: networks.ResidualMLP(6, hidden=[4, 5]), r"one width, once for each block, got \[4, 5\]"),
+        (lambda: networks.ResidualMLP(6, hidden=[]), r"one width, once for each block, got \[\]"),
         (lambda: networks.ConvEncoder((28, 28)), r"\(channels, height, width\), got \(28, 28\)"),
         (lambda: networks.ConvEncoder((1, 3, 8)), r"halved 2 times, .* got image_shape \(1, 3, 8\)"),
         (lambda: networks.ConvDecoder(5, (1, 8, 3)), r"ConvDecoder: .* got image_shape \(1, 8, 3\)"),
@@ -159,7 +161,7 @@ def test_gated_layer_is_linear_times_sigmoid():
 
 
 def test_residual_blocks_add_to_the_identity():
-    network = networks.ResidualMLP(3, width=4, num_blocks=3)
+    network = networks.ResidualMLP(3, hidden=[4, 4, 4])
     x = torch.randn(5, 3)
     for block in network.blocks:
         nn.init.zeros_(block[-1].weight)

@@ -1,5 +1,7 @@
 r"""The residual perceptron: h_0 = W x + b, h_l = h_{l-1} + V_l f(U_l f(h_{l-1})), y = W' f(h_L) + b'."""
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 
 from .activations import make_activation
@@ -21,9 +23,8 @@ class ResidualMLP(nn.Module):
     Args:
         in_features: size of the input.
         out_features: size of the last linear layer; None means there is none: the output is f(h_L),
-            and the attribute ``out_features`` is ``width``.
-        width: width of every hidden layer.
-        num_blocks: number of blocks L.
+            and the attribute ``out_features`` is the width of the hidden layers.
+        hidden: the width of each of the L blocks, all of them equal.
         activation: the non-linearity f: elu, gelu, leaky-relu, relu, silu, softplus or tanh.
         init: "default" keeps PyTorch's initial values; "paper" draws every weight and bias from
             N(0, 0.01), 0.01 taken as the standard deviation.
@@ -31,11 +32,11 @@ class ResidualMLP(nn.Module):
             ``out_features`` is given. Stored, so that a saved network loads with the same layers.
 
     Raises:
-        ValueError: if a name is unknown, or the sizes leave no layer or contradict each other.
+        ValueError: if a name is unknown, or the widths differ or contradict ``out_features``.
 
     Example:
         >>> import torch
-        >>> ResidualMLP(20, 784, width=64)(torch.zeros(7, 10, 20)).shape
+        >>> ResidualMLP(20, 784, hidden=[64, 64])(torch.zeros(7, 10, 20)).shape
         torch.Size([7, 10, 784])
 
     References:
@@ -48,22 +49,21 @@ class ResidualMLP(nn.Module):
         in_features: int,
         out_features: int | None = None,
         *,
-        width: int = 500,
-        num_blocks: int = 2,
+        hidden: Sequence[int] = (500, 500),
         activation: str = "relu",
         init: str = "default",
         readout: bool | None = None,
     ) -> None:
         super().__init__()
         self.in_features = in_features
-        self.width = width
-        self.num_blocks = num_blocks
+        self.hidden = list(hidden)
+        width = _common_width(self.hidden)
         self.activation = activation
         self.init = init
         self.readout = out_features is not None if readout is None else readout
         self.out_features = output_size("ResidualMLP", out_features, width, self.readout)
         self.stem = nn.Linear(in_features, width)
-        self.blocks = nn.ModuleList(_branch(width, activation) for _ in range(num_blocks))
+        self.blocks = nn.ModuleList(_branch(width, activation) for _ in self.hidden)
         self.head = nn.Sequential(make_activation(activation))
         if self.readout:
             self.head.append(nn.Linear(width, self.out_features))
@@ -76,6 +76,15 @@ class ResidualMLP(nn.Module):
         for block in self.blocks:
             h = h + block(h)
         return self.head(h)
+
+
+def _common_width(hidden: list[int]) -> int:
+    if not hidden or len(set(hidden)) > 1:
+        raise ValueError(
+            f"ResidualMLP: expected hidden to be one width, once for each block, got {hidden}. "
+            "A block adds to its input, so that all are as wide; take an MLP for other shapes."
+        )
+    return hidden[0]
 
 
 def _branch(width: int, activation: str) -> nn.Sequential:
