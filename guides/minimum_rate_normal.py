@@ -58,5 +58,6 @@ def _largest_scale(rate: float) -> float:
     """Solve (v - 1 - log v) / 2 = rate for the variance v in (0, 1], and return its root."""
     from scipy.special import lambertw
 
-    variance = -lambertw(-math.exp(-1 - 2 * rate)).real
-    return math.sqrt(variance)
+    if rate == 0:  # the branch point, where rounding would leave the function's domain
+        return 1.0
+    return math.sqrt(-lambertw(-math.exp(-1 - 2 * rate)).real)

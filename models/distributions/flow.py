@@ -33,6 +33,12 @@ class FlowDistribution(ZukoToPyro):
     arg_constraints: dict[str, Any] = {}
     support = constraints.real_vector
 
+    @property
+    def event_shape(self) -> torch.Size:
+        """The shape `[D]` of one draw; Zuko would count a conditioned layer's batch among it."""
+        shape: torch.Size = self.dist.base.event_shape
+        return shape
+
     def rsample(self, sample_shape: Shape = EMPTY) -> Tensor:
         """Draw z, `sample_shape + batch + [D]`, differentiable."""
         z: Tensor = self(torch.Size(sample_shape))

@@ -1,0 +1,442 @@
+"""Every guide: support, broadcasting over samples, gradients by name, and its own theorem."""
+
+import inspect
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from pyro.infer import TraceMeanField_ELBO
+from torch import Tensor, nn
+from torch.distributions import kl_divergence
+
+from aevb import guides
+from aevb.inference.pair import Pair
+from aevb.models import LatentVariableModel, ProbabilisticPCA, likelihoods, priors
+
+STANDARD_ERRORS = 4.5
+P, D, B, K = 6, 3, 5, 4
+
+
+@pytest.fixture(autouse=True)
+def _float64_and_seed():
+    torch.set_default_dtype(torch.float64)
+    torch.manual_seed(0)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+def encoder(width: int = P) -> nn.Module:
+    net = nn.Sequential(nn.Linear(width, 8), nn.Tanh())
+    net.out_features = 8
+    return net
+
+
+def linear_model() -> LatentVariableModel:
+    return LatentVariableModel(priors.StandardNormal(D), nn.Linear(D, P), likelihoods.Normal(scale=0.5))
+
+
+def flow(family: str) -> Callable[[], nn.Module]:
+    return lambda: guides.Flow(D, encoder(), family, 2, [8])
+
+
+GUIDES: dict[str, Callable[[], Any]] = {
+    "normal": lambda: guides.Normal(D, encoder()),
+    "full-covariance": lambda: guides.FullCovarianceNormal(D, encoder()),
+    "low-rank": lambda: guides.LowRankNormal(D, encoder()),
+    "planar": flow("planar"),
+    "iaf": flow("iaf"),
+    "maf": flow("maf"),
+    "nsf": flow("nsf"),
+    "nsf-coupling": flow("nsf-coupling"),
+    "realnvp": flow("realnvp"),
+    "von-mises-fisher": lambda: guides.VonMisesFisher(D, encoder()),
+    "power-spherical": lambda: guides.PowerSpherical(D, encoder()),
+    "dirichlet": lambda: guides.Dirichlet(D, encoder()),
+    "logistic-normal": lambda: guides.LogisticNormal(D, encoder()),
+    "relaxed-categorical": lambda: guides.RelaxedCategorical(D, encoder()),
+    "masked": lambda: guides.MaskedNormal(D, encoder(2 * P)),
+    "batch-norm": lambda: guides.BatchNormNormal(D, encoder()),
+    "batch-norm-two-sided": lambda: guides.BatchNormNormal(D, encoder(), two_sided=True),
+    "minimum-rate": lambda: guides.MinimumRateNormal(D, encoder()),
+    "semi-amortized": lambda: guides.SemiAmortized(D, encoder(), linear_model()),
+    "mean-field": lambda: guides.MeanField(B, D),
+}
+PRIOR_ON = {
+    "real": priors.StandardNormal,
+    "sphere": priors.UniformSphere,
+    "simplex": priors.Dirichlet,
+}
+
+
+@pytest.mark.parametrize("name", GUIDES)
+def test_posterior_lies_on_the_named_support_with_the_batch_of_x(name):
+    guide = GUIDES[name]()
+    q = guide.posterior(torch.randn(B, P))
+    assert q.batch_shape == (B,) and q.event_shape == (D,) and q.has_rsample
+    assert q.support.check(q.sample((100,))).all()
+    named = {"sphere": dist.constraints.sphere, "simplex": dist.constraints.simplex}
+    if guide.support in named:
+        assert q.support is named[guide.support]
+    else:
+        assert guide.support == "real" and q.support.event_dim == 1
+
+
+@pytest.mark.parametrize("name", GUIDES)
+def test_program_broadcasts_over_samples_and_rescores_its_draws(name):
+    guide = GUIDES[name]().eval()
+    x = torch.rand(B, P)
+    model = LatentVariableModel(PRIOR_ON[guide.support](D), nn.Linear(D, P), likelihoods.Normal(scale=1.0))
+    pair = Pair(model, guide).check(x)
+    cloud = pair.cloud(x, num_samples=K)
+    assert cloud.z["z"].shape == (K, B, D) and cloud.log_q.shape == (K, B)
+    assert cloud.log_weight.isfinite().all()
+    again = pair.log_guide({"z": cloud.z["z"].detach().clone()}, x)
+    torch.testing.assert_close(again, cloud.log_q, atol=1e-6, rtol=1e-6)
+    moved = torch.roll(cloud.z["z"].detach(), 1, 0)
+    assert pair.log_guide({"z": moved}, x).isfinite().all()
+
+
+@pytest.mark.parametrize("name", GUIDES)
+def test_gradients_reach_every_parameter_of_the_guide(name):
+    guide = GUIDES[name]()
+    q = guide.posterior(torch.rand(B, P))
+    z = q.rsample((50,))
+    (q.log_prob(z).mean() + (z * torch.randn(D)).square().sum(-1).mean()).backward()
+    for parameter, value in guide.named_parameters():
+        assert value.grad is not None and value.grad.isfinite().all(), parameter
+        assert value.grad.abs().max() > 0, parameter
+
+
+@pytest.mark.parametrize("size", [0.0, 1e3, 1e6])
+@pytest.mark.parametrize("name", [name for name in GUIDES if name != "mean-field"])
+def test_values_and_gradients_are_finite_on_extreme_inputs(name, size):
+    torch.set_default_dtype(torch.float32)
+    guide = GUIDES[name]()
+    for module in guide.modules():
+        if isinstance(module, nn.Tanh):
+            guide.encoder = _LinearEncoder(guide.encoder[0])
+    q = guide.posterior(size * torch.randn(B, P))
+    z = q.rsample((20,))
+    log_q = q.log_prob(z)
+    assert z.isfinite().all() and log_q.isfinite().all()
+    log_q.mean().backward()
+    for parameter, value in guide.named_parameters():
+        assert value.grad is None or value.grad.isfinite().all(), parameter
+
+
+class _LinearEncoder(nn.Module):
+    """An encoder without a squashing last layer, so that extremes reach the heads."""
+
+    def __init__(self, linear: nn.Linear):
+        super().__init__()
+        self.linear = linear
+        self.out_features = linear.out_features
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(x)
+
+
+@pytest.mark.parametrize("name", [name for name in GUIDES if name != "mean-field"])
+def test_pathwise_gradient_agrees_with_the_score_function(name):
+    """d/da E_{q(z|ax)}[f(z)] two ways: through the draws, and E[f(z) d/da log q(z|ax)]."""
+    guide = GUIDES[name]().eval()
+    x, copies, draws = torch.randn(P), 60, 500
+
+    def f(z: Tensor) -> Tensor:
+        return (z * torch.arange(1.0, D + 1)).sum(-1).sin() + z.square().sum(-1) / 4 + z[..., 0]
+
+    estimates = []
+    for pathwise in (True, False):
+        a = torch.ones(copies, 1, requires_grad=True)
+        q = guide.posterior(a * x)
+        if pathwise:
+            value = f(q.rsample((draws,)))
+        else:
+            z = q.sample((draws,))
+            values = f(z)
+            value = (values - values.mean()) * q.log_prob(z)
+        (slopes,) = torch.autograd.grad(value.mean(0).sum(), a)
+        estimates.append((slopes.mean(), slopes.std() / copies**0.5))
+    (path, path_error), (score, score_error) = estimates
+    assert abs(path - score) < STANDARD_ERRORS * (path_error**2 + score_error**2) ** 0.5 + 1e-9
+
+
+@pytest.mark.parametrize("name", guides.__all__)
+def test_arguments_are_kept_and_the_source_is_named(name):
+    guide_class = getattr(guides, name)
+    assert "References:" in inspect.getdoc(guide_class)
+    if name == "AmortizedGuide":
+        return
+    model = linear_model()
+    given = {
+        "latent_dim": D,
+        "encoder": encoder(),
+        "num_points": B,
+        "num_classes": 2,
+        "model": model,
+    }
+    wanted = inspect.signature(guide_class).parameters
+    guide = guide_class(**{key: value for key, value in given.items() if key in wanted})
+    for key in wanted:
+        assert getattr(guide, key) is not None
+        if key in given:
+            assert getattr(guide, key) is given[key]
+
+
+def test_encoder_without_a_width_gets_lazy_heads():
+    guide = guides.Normal(D, nn.Sequential(nn.Linear(P, 7), nn.Tanh()))
+    assert guide.posterior(torch.zeros(B, P)).batch_shape == (B,)
+    assert guide.mean.in_features == 7
+    with pytest.raises(ValueError, match="encoder: expected a network with the attribute"):
+        guides.Flow(D, nn.Sequential(nn.Linear(P, 7)))
+
+
+# --------------------------------------------------------------- the guide that can be exact
+
+
+def exact_guide(model: ProbabilisticPCA) -> guides.FullCovarianceNormal:
+    """The full-covariance guide whose heads are set to PPCA's posterior."""
+    guide = guides.FullCovarianceNormal(model.latent_dim, nn.Linear(P, P))
+    zero, columns = model.posterior(torch.zeros(1, P)), model.posterior(torch.eye(P))
+    scale_tril = zero.scale_tril[0]
+    scale = scale_tril.diagonal()
+    relative = scale_tril / scale.unsqueeze(-1)  # row i of L is s_i times (I + C)'s row
+    with torch.no_grad():
+        guide.encoder.weight.copy_(torch.eye(P))
+        guide.encoder.bias.zero_()
+        guide.mean.weight.copy_((columns.mean - zero.mean).mT)
+        guide.mean.bias.copy_(zero.mean[0])
+        guide.log_scale.weight.zero_()
+        guide.log_scale.bias.copy_(scale.log())
+        guide.coupling.weight.zero_()
+        guide.coupling.bias.copy_(relative[guide.rows, guide.columns])
+    return guide
+
+
+def test_full_covariance_guide_can_be_the_exact_posterior():
+    model = ProbabilisticPCA(P, D)
+    x = model.simulate(B)
+    guide = exact_guide(model)
+    torch.testing.assert_close(
+        kl_divergence(guide.posterior(x), model.posterior(x)), torch.zeros(B), atol=1e-10, rtol=0
+    )
+    weights = Pair(model, guide).check(x).cloud(x, num_samples=K).log_weight
+    torch.testing.assert_close(weights, model.log_evidence(x).expand(K, B))
+
+
+def test_full_covariance_guide_is_trained_to_the_exact_posterior():
+    model = ProbabilisticPCA(P, 2)
+    x = model.simulate(100)
+    guide = guides.FullCovarianceNormal(2, encoder=_LinearEncoder(nn.Linear(P, P)))
+    optimizer = torch.optim.Adam(guide.parameters(), lr=0.02)
+    for _ in range(600):
+        optimizer.zero_grad()
+        q = guide.posterior(x)
+        # The closed-form divergence: no noise, so no tolerance for it.
+        kl_divergence(q, model.posterior(x)).mean().backward()
+        optimizer.step()
+    assert kl_divergence(guide.posterior(x), model.posterior(x)).mean() < 1e-3
+
+
+@pytest.mark.parametrize("name", ["full-covariance", "low-rank"])
+def test_divergence_of_correlated_normals_to_a_diagonal_one(name):
+    p = GUIDES[name]().posterior(torch.randn(B, P))
+    q = dist.Normal(torch.randn(D), 0.5 + torch.rand(D)).to_event(1)
+    dense = dist.MultivariateNormal(q.base_dist.loc, covariance_matrix=torch.diag(q.base_dist.scale**2))
+    dense_p = dist.MultivariateNormal(p.mean, covariance_matrix=p.covariance_matrix)
+    torch.testing.assert_close(kl_divergence(p, q), kl_divergence(dense_p, dense))
+
+
+@pytest.mark.parametrize("name", ["full-covariance", "von-mises-fisher", "logistic-normal"])
+def test_pyro_finds_the_analytic_divergence(name):
+    """With a divergence in closed form the bound's noise comes from the likelihood alone."""
+    guide = GUIDES[name]()
+    prior = {
+        "full-covariance": priors.StandardNormal(D),
+        "von-mises-fisher": priors.UniformSphere(D),
+        "logistic-normal": priors.LogisticNormal(D),
+    }[name]
+    model = LatentVariableModel(prior, nn.Linear(D, P), likelihoods.Normal(scale=1.0))
+    with torch.no_grad():
+        model.decoder.weight.zero_()
+    x = torch.randn(B, P)
+    losses = [TraceMeanField_ELBO().loss(model, guide, x) for _ in range(3)]
+    assert losses[0] == pytest.approx(losses[1]) == pytest.approx(losses[2])
+    exact = kl_divergence(guide.posterior(x), prior()).sum()
+    expected = exact - likelihoods.Normal(scale=1.0)(model.decoder.bias).log_prob(x).sum()
+    assert losses[0] == pytest.approx(float(expected.detach()))
+
+
+def test_low_rank_covariance():
+    guide = guides.LowRankNormal(D, encoder(), rank=1)
+    q = guide.posterior(torch.randn(B, P))
+    scale = q.cov_diag.sqrt()
+    v = q.cov_factor / scale.unsqueeze(-1)
+    inner = torch.eye(D) + v @ v.mT
+    torch.testing.assert_close(q.covariance_matrix, scale.unsqueeze(-1) * inner * scale.unsqueeze(-2))
+    with pytest.raises(ValueError, match="rank: expected at least 1; got 0"):
+        guides.LowRankNormal(D, encoder(), rank=0)
+
+
+# --------------------------------------------------------------- against posterior collapse
+
+
+def diagonal_divergence(q: Any) -> Tensor:
+    return kl_divergence(q, priors.StandardNormal(D)())
+
+
+@pytest.mark.parametrize("gamma", [0.3, 1.0])
+def test_batch_normalised_means_keep_the_divergence_up(gamma):
+    guide = guides.BatchNormNormal(D, encoder(), gamma=gamma)
+    with torch.no_grad():
+        guide.log_scale.weight.zero_()
+        guide.log_scale.bias.zero_()
+    x = torch.randn(200, P)
+    rate = diagonal_divergence(guide.posterior(x)).mean()
+    assert float(rate.detach()) == pytest.approx(D * gamma**2 / 2, rel=1e-5)
+
+
+def test_two_sided_normalisation_matches_the_priors_moments():
+    guide = guides.BatchNormNormal(D, encoder(), two_sided=True, tau=0.4)
+    with torch.no_grad():
+        guide.share.copy_(torch.tensor([-30.0, 0.0, 2.0]))
+    q = guide.posterior(torch.randn(500, P)).base_dist
+    torch.testing.assert_close(q.loc.mean(0), torch.zeros(D), atol=1e-6, rtol=0)
+    total = q.loc.square().mean(0) + q.scale.square().mean(0)
+    torch.testing.assert_close(total, torch.ones(D), atol=2e-4, rtol=0)
+    assert float(q.loc.square().mean(0)[0].detach()) == pytest.approx(0.4, rel=1e-4)
+
+
+def test_batch_norm_guide_depends_on_the_batch_only_in_training():
+    guide = guides.BatchNormNormal(D, encoder())
+    x = torch.randn(B, P)
+    for _ in range(10):
+        guide.posterior(x)
+    guide.eval()
+    torch.testing.assert_close(guide.posterior(x).mean[:1], guide.posterior(x[:1]).mean)
+    guide.train()
+    with pytest.raises(ValueError, match="at least 2 datapoints .*training mode"):
+        guide.posterior(x[:1])
+    with pytest.raises(ValueError, match="gamma: expected a positive number"):
+        guides.BatchNormNormal(D, encoder(), gamma=0.0)
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.1, 3.0, 40.0])
+def test_minimum_rate_is_a_floor_and_is_attained(rate):
+    guide = guides.MinimumRateNormal(D, encoder(), rate=rate)
+    for size in (0.1, 1.0, 1e3):
+        assert (diagonal_divergence(guide.posterior(size * torch.randn(50, P))) >= rate).all()
+    with torch.no_grad():
+        for head in (guide.mean, guide.scale):
+            head.weight.zero_()
+            head.bias.zero_()
+        guide.scale.bias.fill_(100.0)
+    floor = diagonal_divergence(guide.posterior(torch.randn(1, P)))
+    assert float(floor.detach()) == pytest.approx(rate, abs=1e-3)
+    with pytest.raises(ValueError, match="rate: expected a number of nats"):
+        guides.MinimumRateNormal(D, encoder(), rate=-1.0)
+
+
+# --------------------------------------------------------------- other arguments, other costs
+
+
+def test_mean_field_finds_rows_by_index():
+    guide = guides.MeanField(num_points=10, latent_dim=D)
+    index = torch.tensor([7, 0, 3])
+    q = guide.posterior(torch.randn(3, P), index)
+    assert torch.equal(q.mean, guide.means[index])
+    data = (torch.randn(3, P), index)
+    cloud = Pair(linear_model(), guide).check(data).cloud(data, num_samples=K)
+    assert cloud.log_weight.shape == (K, 3)
+    with pytest.raises(ValueError, match=r"index = torch.arange\(len\(x\)\)"):
+        guide.posterior(torch.randn(3, P))
+    with pytest.raises(ValueError, match="index: expected integers"):
+        guide.posterior(torch.randn(3, P), torch.zeros(3))
+
+
+def test_semi_amortized_refinement_reaches_the_best_diagonal_normal():
+    """For a Gaussian posterior: the exact mean, and the inverse diagonal precision as variance."""
+    model = linear_model()
+    guide = guides.SemiAmortized(D, encoder(), model, num_steps=200, num_noise=2000)
+    x = torch.randn(B, P)
+    w = model.decoder.weight
+    precision = torch.eye(D) + w.mT @ w / 0.5**2
+    mean = torch.linalg.solve(precision, w.mT @ (x - model.decoder.bias).mT / 0.5**2).mT
+    q = guide.posterior(x).base_dist
+    torch.testing.assert_close(q.loc, mean.detach(), atol=0.05, rtol=0)
+    variance = precision.diagonal().reciprocal().detach()
+    torch.testing.assert_close(q.scale**2, variance.expand(B, D), rtol=0.1, atol=0)
+
+
+def test_semi_amortized_guide_is_a_function_of_x_and_leaves_the_model_alone():
+    model = linear_model()
+    guide = guides.SemiAmortized(D, encoder(), model, num_steps=3)
+    x = torch.randn(B, P)
+    torch.testing.assert_close(guide.posterior(x).mean[2:], guide.posterior(x[2:]).mean)
+    start = guides.Normal(D, guide.encoder)
+    start.mean, start.log_scale = guide.mean, guide.log_scale
+    bound = {
+        name: Pair(model, q).check(x).cloud(x, num_samples=2000).log_weight.mean()
+        for name, q in (("start", start), ("refined", guide))
+    }
+    assert bound["refined"] > bound["start"] + 1.0
+    guide.posterior(x).rsample().sum().backward()
+    assert all(p.grad is None for p in model.parameters())
+    assert not any(name.startswith("model") for name in guide.state_dict())
+    with torch.no_grad():
+        assert not guide.posterior(x).mean.requires_grad
+    with pytest.raises(ValueError, match=r"model: expected a method log_joint\(z, x\)"):
+        guides.SemiAmortized(D, encoder(), nn.Linear(2, 2))
+
+
+def test_masked_guide_sees_what_is_there_and_what_is_missing():
+    guide = guides.MaskedNormal(D, encoder(2 * P))
+    x = torch.zeros(2, P)
+    x[1, 0] = torch.nan
+    q = guide.posterior(x)
+    assert q.mean.isfinite().all()
+    assert not torch.allclose(q.mean[0], q.mean[1])
+
+
+def test_conditional_guide_tells_the_classes_apart():
+    guide = guides.ConditionalNormal(D, encoder(P + 2), num_classes=2)
+    y = torch.tensor([0, 1, -1])
+    q = guide.posterior(torch.zeros(3, P), y)
+    assert len({tuple(row) for row in q.mean.tolist()}) == 3
+    with pyro.plate("samples", K, dim=-2):
+        assert guide(torch.zeros(3, P), y).shape == (K, 3, D)
+    with pytest.raises(ValueError, match="y: expected labels from 0 to 1, or -1"):
+        guide.posterior(torch.zeros(3, P), y + 1)
+    with pytest.raises(ValueError, match="y: expected class numbers of an integer type"):
+        guide.posterior(torch.zeros(3, P), y.double())
+
+
+def test_spherical_guides_refuse_the_two_point_sphere():
+    for family in (guides.VonMisesFisher, guides.PowerSpherical):
+        with pytest.raises(ValueError, match="The sphere of R\\^1 is two points"):
+            family(1, encoder())
+
+
+def test_unknown_flow_family_is_named():
+    with pytest.raises(ValueError, match="family: expected one of .* got 'sylvester'"):
+        guides.Flow(D, encoder(), "sylvester")
+
+
+def test_flow_guide_starts_near_its_normal_and_bends_it():
+    """A planar layer with u = 0 is the identity: then the flow is the diagonal normal."""
+    guide = guides.Flow(D, encoder(), "planar", 1)
+    x = torch.randn(B, P)
+    with torch.no_grad():
+        layer = guide.flow[0].parameters_of
+        layer.weight.zero_()
+        layer.bias.zero_()
+    features = guide.encoder(x)
+    scale = guide.log_scale(features).exp()
+    normal = dist.Normal(guide.mean(features), scale).to_event(1)
+    z = normal.sample((K,))
+    torch.testing.assert_close(guide.posterior(x).log_prob(z), normal.log_prob(z))
+    assert math.isfinite(float(guide.posterior(x).log_prob(z).mean().detach()))
