@@ -31,8 +31,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands = parser.add_subcommands(dest="verb", metavar="VERB")
     for verb, module in verbs.items():
         commands.add_subcommand(verb, module.parser(), help=module.HELP)
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words:
+        parser.print_help()
+        return 0
     try:
-        args = parser.parse_args(list(sys.argv[1:] if argv is None else argv))
+        args = parser.parse_args(words)
         status: int = verbs[args.verb].run(_plain(args[args.verb]))
         return status
     except (ArgumentError, ValueError, FileNotFoundError, PermissionError, IsADirectoryError) as error:
@@ -53,7 +57,10 @@ def _plain(args: Namespace) -> Namespace:
 
 
 def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())
+    said = " ".join(str(error).split())
+    for verb in VERBS:  # the parser names a word by its verb and a dot
+        said = said.replace(f"required: {verb}.", "required: ")
+    return said
 
 
 if __name__ == "__main__":

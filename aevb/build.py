@@ -36,6 +36,7 @@ class Recipe:
     guide: str = "normal"
     guide_args: Options = field(default_factory=dict)
     network: str = "mlp"
+    network_args: Options = field(default_factory=dict)
     hidden: tuple[int, ...] = (500,)
     activation: str = "tanh"
     init: str = "default"
@@ -71,13 +72,13 @@ def build_pair(recipe: Recipe, data: Dataset, seed: int = 0) -> tuple[nn.Module,
             "init": recipe.init,
         }
         likelihood = build("likelihoods", recipe.likelihood, common, recipe.likelihood_args)
-        encoder = build("encoders", recipe.network, common | {"in_features": width}, {})
+        encoder = build("encoders", recipe.network, common | {"in_features": width}, recipe.network_args)
         guide = build("guides", recipe.guide, common | {"encoder": encoder}, recipe.guide_args)
         shared = {"posterior": guide.posterior} if hasattr(guide, "posterior") else {}
         prior = build("priors", recipe.prior, common | shared, recipe.prior_args)
         outputs = {"in_features": recipe.latent_dim, "out_features": likelihood.num_params * width}
         outputs["num_params"] = likelihood.num_params
-        decoder = build("decoders", recipe.network, common | outputs, {})
+        decoder = build("decoders", recipe.network, common | outputs, recipe.network_args)
         check_partners(recipe, prior, guide, rows)
     return LatentVariableModel(prior, decoder, likelihood), guide
 

@@ -15,16 +15,35 @@ PRIORS = {
 }
 LIKELIHOODS = {
     "bernoulli": "aevb.models.likelihoods:Bernoulli",
+    "continuous-bernoulli": "aevb.models.likelihoods:ContinuousBernoulli",
+    "beta": "aevb.models.likelihoods:Beta",
     "normal": "aevb.models.likelihoods:Normal",
+    "laplace": "aevb.models.likelihoods:Laplace",
+    "student-t": "aevb.models.likelihoods:StudentT",
+    "log-normal": "aevb.models.likelihoods:LogNormal",
+    "gamma": "aevb.models.likelihoods:Gamma",
+    "poisson": "aevb.models.likelihoods:Poisson",
+    "negative-binomial": "aevb.models.likelihoods:NegativeBinomial",
+    "zero-inflated-poisson": "aevb.models.likelihoods:ZeroInflatedPoisson",
+    "zero-inflated-negative-binomial": "aevb.models.likelihoods:ZeroInflatedNegativeBinomial",
+    "categorical": "aevb.models.likelihoods:Categorical",
+    "discretized-logistic": "aevb.models.likelihoods:DiscretizedLogistic",
+    "discretized-logistic-mixture": "aevb.models.likelihoods:DiscretizedLogisticMixture",
 }
 GUIDES = {
     "normal": "aevb.guides:Normal",
 }
 ENCODERS = {
     "mlp": "aevb.models.networks:MLP",
+    "residual-mlp": "aevb.models.networks:ResidualMLP",
+    "gated-mlp": "aevb.models.networks:GatedMLP",
+    "conv": "aevb.models.networks:ConvEncoder",
 }
 DECODERS = {
     "mlp": "aevb.models.networks:MLP",
+    "residual-mlp": "aevb.models.networks:ResidualMLP",
+    "gated-mlp": "aevb.models.networks:GatedMLP",
+    "conv": "aevb.models.networks:ConvDecoder",
 }
 OBJECTIVES = {
     "sgvb": "aevb.inference.objectives:SGVB",

@@ -29,13 +29,13 @@ def parser() -> ArgumentParser:
     words.add_argument("--objectives", type=str, nargs="+", default=default, help=known)
     add_training(words)
     words.add_argument("--seeds", type=int, default=1, help="runs of each objective, from --seed upwards")
-    words.add_argument("--train-points", type=int | None, help="only the first so many training rows")
+    words.add_argument("--train-points", type=int, default=None, help="only the first so many training rows")
     words.add_argument("--evidence", type=str, default="importance", help=", ".join(registry.EVIDENCE))
     words.add_argument("--samples", type=int, default=1000, help="samples a datapoint of that estimate")
-    words.add_argument("--points", type=int | None, help="only the first so many test rows")
+    words.add_argument("--points", type=int, default=None, help="only the first so many test rows")
     words.add_argument("--track", type=str, default="auto", help="estimator of the curve of log p(x), auto or none")
     words.add_argument("--track-points", type=int, default=200, help="datapoints of that curve")
-    words.add_argument("--jobs", type=int | None, help="processes at once (default: one a core)")
+    words.add_argument("--jobs", type=int, default=None, help="processes at once (default: one a core)")
     words.add_argument("--out", type=str, required=True, help="the comparison folder")
     return words
 

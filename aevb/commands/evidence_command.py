@@ -22,12 +22,12 @@ def parser() -> ArgumentParser:
     )
     words.add_argument("run", type=str, help="a run folder")
     words.add_argument("--method", type=str, default="importance", help=", ".join(registry.EVIDENCE))
-    words.add_argument("--samples", type=int | None, help="samples a datapoint (default: the method's own)")
+    words.add_argument("--samples", type=int, default=None, help="samples a datapoint (default: the method's own)")
     words.add_argument("--method-args", type=dict, default={}, help="options: --method-args.NAME VALUE")
     words.add_argument("--split", type=str, default="test", help="train, validation or test")
-    words.add_argument("--points", type=int | None, help="only the first so many datapoints")
+    words.add_argument("--points", type=int, default=None, help="only the first so many datapoints")
     words.add_argument("--seed", type=int, default=0, help="of the draws")
-    words.add_argument("--data-dir", type=str | None, help="where files are (default: AEVB_DATA)")
+    words.add_argument("--data-dir", type=str, default=None, help="where files are (default: AEVB_DATA)")
     return words
 
 

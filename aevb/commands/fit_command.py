@@ -33,10 +33,12 @@ def parser() -> ArgumentParser:
     words.add_argument("--objective", type=str, default="sgvb", help=", ".join(registry.OBJECTIVES))
     words.add_argument("--objective-args", type=dict, default={}, help="options: --objective-args.NAME VALUE")
     add_training(words)
-    words.add_argument("--early-stopping", type=int | None, help="stop after this many epochs without a better bound")
-    words.add_argument("--checkpoint", type=str | None, help="a file written after every epoch")
+    words.add_argument(
+        "--early-stopping", type=int, default=None, help="stop after this many epochs without a better bound"
+    )
+    words.add_argument("--checkpoint", type=str, default=None, help="a file written after every epoch")
     words.add_argument("--resume", action="store_true", help="go on from the checkpoint")
-    words.add_argument("--out", type=str | None, help="the run folder")
+    words.add_argument("--out", type=str, default=None, help="the run folder")
     return words
 
 

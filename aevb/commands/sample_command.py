@@ -18,8 +18,8 @@ def parser() -> ArgumentParser:
     words.add_argument("run", type=str, help="a run folder")
     words.add_argument("--count", type=int, default=100, help="datapoints to draw")
     words.add_argument("--seed", type=int, default=0, help="of the draws")
-    words.add_argument("--data-dir", type=str | None, help="where files are (default: AEVB_DATA)")
-    words.add_argument("--out", type=str | None, help="the .npz (default: samples.npz in the run folder)")
+    words.add_argument("--data-dir", type=str, default=None, help="where files are (default: AEVB_DATA)")
+    words.add_argument("--out", type=str, default=None, help="the .npz (default: samples.npz in the run folder)")
     return words
 
 

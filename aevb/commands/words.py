@@ -24,8 +24,8 @@ def add_data(parser: ArgumentParser) -> None:
     """The data set and where it is."""
     known = ", ".join(DATASETS)
     parser.add_argument("data", type=str, help=f"a data set ({known}) or a path to a .npy, .npz or .csv file")
-    parser.add_argument("--variant", type=str | None, help="pixels: grey, static or dynamic (binarised)")
-    parser.add_argument("--data-dir", type=str | None, help="where files are (default: AEVB_DATA)")
+    parser.add_argument("--variant", type=str, default=None, help="pixels: grey, static or dynamic (binarised)")
+    parser.add_argument("--data-dir", type=str, default=None, help="where files are (default: AEVB_DATA)")
 
 
 def add_recipe(parser: ArgumentParser) -> None:
@@ -38,6 +38,7 @@ def add_recipe(parser: ArgumentParser) -> None:
             f"--{flag}-args", type=dict, default={}, help=f"options of the {flag}: --{flag}-args.NAME VALUE"
         )
     parser.add_argument("--network", type=str, default="mlp", help=", ".join(registry.ENCODERS))
+    parser.add_argument("--network-args", type=dict, default={}, help="options of both networks")
     parser.add_argument("--hidden", type=int, nargs="+", default=[500], help="widths of the hidden layers")
     parser.add_argument("--activation", type=str, default="tanh", help="tanh, relu, elu, softplus, ...")
     parser.add_argument("--init", type=str, default="default", help='"default" (torch) or "paper" (N(0, 0.01))')
@@ -48,9 +49,9 @@ def add_training(parser: ArgumentParser) -> None:
     parser.add_argument("--parameter-prior", action="store_true", help="N(0, I) on the model's parameters (MAP)")
     parser.add_argument("--optimizer", type=str, default="adam", help=", ".join(registry.OPTIMIZERS))
     parser.add_argument("--lr", type=float, default=1e-3, help="learning rate")
-    parser.add_argument("--epochs", type=int | None, help="passes over the data (100 where no length is given)")
-    parser.add_argument("--steps", type=int | None, help="batches, in place of epochs")
-    parser.add_argument("--samples-seen", type=float | None, help="datapoints visited, in place of epochs")
+    parser.add_argument("--epochs", type=int, default=None, help="passes over the data (100 where no length is given)")
+    parser.add_argument("--steps", type=int, default=None, help="batches, in place of epochs")
+    parser.add_argument("--samples-seen", type=float, default=None, help="datapoints visited, in place of epochs")
     parser.add_argument("--batch-size", type=int, default=100, help="datapoints a batch")
     parser.add_argument("--seed", type=int, default=0, help="of parameters, batches and draws")
     parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, ...")
@@ -78,6 +79,7 @@ def recipe_of(args: Namespace) -> "Recipe":
         guide=args.guide,
         guide_args=_options(args.guide_args),
         network=args.network,
+        network_args=_options(args.network_args),
         hidden=tuple(args.hidden),
         activation=args.activation,
         init=args.init,

@@ -1,0 +1,161 @@
+"""The command as a person meets it: what works, and what it says when it does not."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from aevb.__main__ import VERBS, main
+
+SMALL = ["--hidden", "8", "--latent-dim", "2", "--quiet"]
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    assert main(["fit", "digits", *SMALL, "--epochs", "3", "--out", str(folder)]) == 0
+    return folder
+
+
+def _error(capsys, *words):
+    status = main([str(word) for word in words])
+    said = capsys.readouterr().err.strip()
+    assert status != 0
+    assert said.startswith("aevb: error: ")
+    assert "\n" not in said and "Traceback" not in said
+    return said
+
+
+def test_fit_writes_a_run_folder(run_folder):
+    names = {path.name for path in run_folder.iterdir()}
+    assert {"config.json", "history.csv", "model.safetensors", "evidence.json", "posterior.nc", "report.html"} <= names
+    figures = {path.stem for path in (run_folder / "figures").iterdir()}
+    assert {"curves", "samples", "reconstructions", "manifold", "latents"} <= figures
+    history = pd.read_csv(run_folder / "history.csv")
+    assert list(history["epoch"]) == [1, 2, 3]
+    assert history["bound"].is_monotonic_increasing
+    record = json.loads((run_folder / "evidence.json").read_text())[0]
+    assert record["method"] == "elbo" and record["split"] == "test" and record["num_points"] == 200
+
+
+def test_config_is_enough_to_run_it_again(run_folder, tmp_path):
+    command = json.loads((run_folder / "config.json").read_text())["command"]
+    config = tmp_path / "again.yaml"
+    config.write_text(json.dumps({name: value for name, value in command.items() if name != "data"}))
+    assert main(["fit", command["data"], "--config", str(config), "--out", str(tmp_path / "b")]) == 0
+    first, again = (pd.read_csv(f / "history.csv")["bound"] for f in (run_folder, tmp_path / "b"))
+    pd.testing.assert_series_equal(first, again)
+
+
+def test_evidence_adds_to_the_folder(run_folder, capsys):
+    assert main(["evidence", str(run_folder), "--samples", "50", "--points", "20"]) == 0
+    assert "importance" in capsys.readouterr().out
+    records = {r["method"]: r for r in json.loads((run_folder / "evidence.json").read_text())}
+    assert records["importance"]["num_samples"] == 50
+    assert records["importance"]["num_points"] == 20
+    assert 0.0 <= records["importance"]["khat_over_0.7"] <= 1.0
+
+
+def test_sample_draws_in_the_support(run_folder, tmp_path):
+    assert main(["sample", str(run_folder), "--count", "20", "--out", str(tmp_path / "s.npz")]) == 0
+    drawn = np.load(tmp_path / "s.npz")
+    assert drawn["draws"].shape == drawn["means"].shape == (20, 64)
+    assert set(np.unique(drawn["draws"])) <= {0.0, 1.0}
+    assert (tmp_path / "s.png").exists()
+
+
+def test_report_holds_everything_in_one_page(run_folder):
+    assert main(["report", str(run_folder)]) == 0
+    page = (run_folder / "report.html").read_text()
+    assert "data:image/png;base64" in page and "http" not in page.split("</head>")[0]
+
+
+def test_compare_writes_a_table_and_a_curve(tmp_path, capsys):
+    words = ["compare", "digits", *SMALL, "--objectives", "sgvb", "mcem", "--epochs", "2", "--samples", "30"]
+    assert main([*words, "--jobs", "1", "--points", "20", "--track-points", "10", "--out", str(tmp_path)]) == 0
+    table = pd.read_csv(tmp_path / "table.csv")
+    assert list(table["objective"]) == ["sgvb", "mcem"]
+    assert list(table["guide"]) == ["own", "fitted afterwards"]
+    assert (table["test_log_px"] >= table["test_bound"]).all()
+    assert (tmp_path / "figures" / "log_px.png").exists() and (tmp_path / "report.html").exists()
+    assert "sgvb" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("kind", ["priors", "likelihoods", "guides", "objectives", "evidence", "datasets"])
+def test_list_shows_a_line_each(kind, capsys):
+    assert main(["list", kind]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines and all(len(line.split(maxsplit=1)) == 2 for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["fit", "nope"], ["digits", "mnist"]),
+        (["fit", "digits", "--prior", "nope"], ["standard-normal"]),
+        (["fit", "digits", "--likelihood", "nope"], ["bernoulli", "normal"]),
+        (["fit", "digits", "--guide", "nope"], ["normal"]),
+        (["fit", "digits", "--objective", "nope"], ["sgvb", "wake-sleep", "mcem"]),
+        (["fit", "digits", "--optimizer", "nope"], ["adam"]),
+        (["fit", "digits", "--variant", "nope"], ["grey", "static", "dynamic"]),
+        (["fit", "digits", "--prior-args.width", "3"], ["width"]),
+        (["fit", "digits", "--objective-args.num_samples", "0"], ["num_samples=0"]),
+        (["fit", "digits", "--latent-dim", "0"], ["latent-dim"]),
+        (["fit", "digits", "--lr", "-1"], ["lr"]),
+        (["fit", "digits", "--epochs", "0"], ["epochs=0"]),
+        (["fit", "digits", "--epochs", "2", "--steps", "2"], ["epochs", "steps"]),
+        (["fit", "digits", "--epochs", "many"], ["epochs", "int"]),
+        (["fit", "digits", "--batch-size", "0"], ["batch_size=0"]),
+        (["fit", "digits", "--device", "abacus"], ["abacus", "cpu"]),
+        (["fit", "digits", "--frobnicate", "1"], ["frobnicate"]),
+        (["compare", "digits", "--objectives", "nope", "--out", "unused"], ["nope", "sgvb"]),
+        (["list", "nope"], ["priors"]),
+        (["list"], ["kind"]),
+        (["teleport"], ["fit"]),
+    ],
+)
+def test_bad_words_are_one_clear_line(words, expected, capsys):
+    said = _error(capsys, *words)
+    assert all(word in said for word in expected)
+
+
+def test_bad_data_is_one_clear_line(tmp_path, capsys):
+    raw = np.random.default_rng(0).integers(0, 256, (50, 16)).astype(np.float32)
+    np.save(tmp_path / "raw.npy", raw)
+    assert "support" in _error(capsys, "fit", tmp_path / "raw.npy", *SMALL)
+    raw[3, 2] = np.nan
+    np.save(tmp_path / "nan.npy", raw)
+    assert "row 3" in _error(capsys, "fit", tmp_path / "nan.npy", *SMALL)
+    np.save(tmp_path / "scalar.npy", np.float32(1.0))
+    assert "shape" in _error(capsys, "fit", tmp_path / "scalar.npy", *SMALL)
+
+
+def test_bad_folders_are_one_clear_line(run_folder, tmp_path, capsys):
+    assert "no run folder" in _error(capsys, "evidence", tmp_path)
+    assert "num_samples=0" in _error(capsys, "evidence", run_folder, "--samples", "0")
+    assert "split" in _error(capsys, "evidence", run_folder, "--split", "tests")
+    _error(capsys, "report", tmp_path)
+    _error(capsys, "sample", tmp_path / "missing")
+
+
+def test_a_run_that_blows_up_keeps_what_it_has(tmp_path, capsys):
+    words = ["fit", "digits", *SMALL, "--likelihood", "normal", "--likelihood-args.scale", "per-pixel"]
+    said = _error(capsys, *words, "--lr", "1e6", "--optimizer", "sgd", "--epochs", "20", "--out", tmp_path / "r")
+    assert "step" in said and "site" in said
+    assert (tmp_path / "r" / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize("words", [[], *([verb] for verb in VERBS)])
+def test_help_answers_without_torch(words):
+    program = (
+        "import sys; from aevb.__main__ import main\n"
+        "try: main(sys.argv[1:])\n"
+        "except SystemExit: pass\n"
+        "assert 'torch' not in sys.modules and 'matplotlib' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", program, *words, "--help"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "usage" in done.stdout
