@@ -44,5 +44,5 @@ class RelaxedCategorical(AmortizedGuide):
     def posterior(self, x: Tensor) -> dist.TorchDistribution:
         """Return q(z|x), batch `x.shape[:-1]`, event `[D]`."""
         logits = self.logits(self.encoder(x)).clamp(-_LOGIT_BOUND, _LOGIT_BOUND)
-        temperature = logits.new_tensor(self.temperature)
+        temperature = logits.new_full((), self.temperature)
         return distributions.RelaxedOneHotCategorical(temperature, logits=logits)

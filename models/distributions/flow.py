@@ -30,6 +30,7 @@ class FlowDistribution(ZukoToPyro):
         dist: A `zuko.distributions.NormalizingFlow`.
     """
 
+    dist: Any
     arg_constraints: dict[str, Any] = {}
     support = constraints.real_vector
 

@@ -108,20 +108,17 @@ def _kl_von_mises_fisher_uniform(p: VonMisesFisher, q: UniformSphere) -> Tensor:
 register_kl(VonMisesFisher, UniformSphere)(_kl_von_mises_fisher_uniform)
 
 
-@lru_cache(maxsize=1)
-def _legendre() -> tuple[np.ndarray, np.ndarray]:
+@lru_cache(maxsize=8)
+def _nodes_and_weights(dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return Gauss-Legendre nodes and weights on [0, 1]; kept, as a copy to a GPU would wait."""
     nodes, weights = np.polynomial.legendre.leggauss(_NUM_NODES)
-    return (nodes + 1) / 2, weights / 2
-
-
-def _nodes_and_weights(like: Tensor) -> tuple[Tensor, Tensor]:
-    nodes, weights = _legendre()
-    return torch.as_tensor(nodes).to(like), torch.as_tensor(weights).to(like)
+    unit = torch.tensor(np.stack([(nodes + 1) / 2, weights / 2]), dtype=dtype, device=device)
+    return unit[0], unit[1]
 
 
 def _log_normalizer_and_drop(kappa: Tensor, dim: int) -> tuple[Tensor, Tensor]:
     """Return log Z(kappa) and E[1 - cos t], differentiable in kappa."""
-    nodes, weights = _nodes_and_weights(kappa)
+    nodes, weights = _nodes_and_weights(kappa.dtype, kappa.device)
     # Beyond this drop of the cosine less than one part in 10^17 of the mass is left.
     reach = (dim / 2 + 10 * (dim / 2) ** 0.5 + 40) / kappa.detach()
     width = 2 * torch.asin((reach.clamp(max=2) / 2).sqrt()).unsqueeze(-1)
@@ -138,7 +135,7 @@ def _sample_angle(kappa: Tensor, dim: int) -> Tensor:
     flat = kappa.flatten()
     b = m / (2 * flat + (4 * flat**2 + m**2).sqrt())
     drop, todo = torch.empty_like(flat), torch.arange(flat.numel(), device=flat.device)
-    half = flat.new_tensor(m / 2)
+    half = flat.new_full((), m / 2)
     while todo.numel():
         b_todo = b[todo]
         beta = dist.Beta(half, half, validate_args=False).sample(todo.shape)
@@ -157,7 +154,7 @@ def _angle_slope(angle: Tensor, kappa: Tensor, dim: int) -> Tensor:
     """Return dt/dkappa at fixed F(t; kappa), integrating from the nearer pole, in float64."""
     t = angle.double().clamp(1e-12, torch.pi - 1e-12).unsqueeze(-1)
     k = kappa.double()
-    nodes, weights = _nodes_and_weights(k)
+    nodes, weights = _nodes_and_weights(k.dtype, k.device)
     _, mean_drop = _log_normalizer_and_drop(k, dim)
     near = t < torch.pi / 2
     width = torch.where(near, t, torch.pi - t)

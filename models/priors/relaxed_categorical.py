@@ -40,5 +40,5 @@ class RelaxedCategorical(nn.Module):
 
     def forward(self) -> dist.TorchDistribution:
         """Return p(z), event shape `[D]`."""
-        temperature = self.zeros.new_tensor(self.temperature)
+        temperature = self.zeros.new_full((), self.temperature)
         return RelaxedOneHotCategorical(temperature, logits=self.zeros)
