@@ -62,25 +62,51 @@ def build_pair(recipe: Recipe, data: Dataset, seed: int = 0) -> tuple[nn.Module,
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         rows = data.train[torch.arange(min(2, len(data.train)))]
-        width = int(rows.shape[-1])
-        common: dict[str, Any] = {
+        parts = _Parts(recipe, rows, data.image_shape)
+        # A guide that refines itself on the model is built after it, a prior made of the guide's network after that.
+        wants_model = "model" in inspect.signature(registry.find("guides", recipe.guide)).parameters
+        if wants_model:
+            model = parts.model({})
+            guide = parts.guide({"model": model})
+        else:
+            guide = parts.guide({})
+            model = parts.model({"posterior": guide.posterior})
+        check_partners(recipe, model.prior, guide)
+    return model, guide
+
+
+class _Parts:
+    """The blocks of a recipe, each given what it asks for by name."""
+
+    def __init__(self, recipe: Recipe, rows: torch.Tensor, image_shape: tuple[int, int, int] | None) -> None:
+        self.recipe, self.width = recipe, int(rows.shape[-1])
+        self.common: dict[str, Any] = {
             "latent_dim": recipe.latent_dim,
-            "data_dim": width,
-            "image_shape": data.image_shape,
+            "data_dim": self.width,
+            "image_shape": image_shape,
             "hidden": list(recipe.hidden),
             "activation": recipe.activation,
             "init": recipe.init,
         }
-        likelihood = build("likelihoods", recipe.likelihood, common, recipe.likelihood_args)
-        encoder = build("encoders", recipe.network, common | {"in_features": width}, recipe.network_args)
-        guide = build("guides", recipe.guide, common | {"encoder": encoder}, recipe.guide_args)
-        shared = {"posterior": guide.posterior} if hasattr(guide, "posterior") else {}
-        prior = build("priors", recipe.prior, common | shared, recipe.prior_args)
-        outputs = {"in_features": recipe.latent_dim, "out_features": likelihood.num_params * width}
-        outputs["num_params"] = likelihood.num_params
-        decoder = build("decoders", recipe.network, common | outputs, recipe.network_args)
-        check_partners(recipe, prior, guide, rows)
-    return LatentVariableModel(prior, decoder, likelihood), guide
+
+    def model(self, shared: Options) -> LatentVariableModel:
+        recipe = self.recipe
+        likelihood = build("likelihoods", recipe.likelihood, self.common, recipe.likelihood_args)
+        prior = build("priors", recipe.prior, self.common | shared, recipe.prior_args)
+        outputs = {
+            "in_features": recipe.latent_dim,
+            "out_features": likelihood.num_params * self.width,
+            "num_params": likelihood.num_params,
+        }
+        decoder = build("decoders", recipe.network, self.common | outputs, recipe.network_args)
+        return LatentVariableModel(prior, decoder, likelihood)
+
+    def guide(self, shared: Options) -> nn.Module:
+        given = self.common | {"in_features": self.width}
+        encoder = build("encoders", self.recipe.network, given, self.recipe.network_args)
+        options = self.recipe.guide_args
+        guide: nn.Module = build("guides", self.recipe.guide, self.common | shared | {"encoder": encoder}, options)
+        return guide
 
 
 def build(kind: str, name: str, given: Options, options: Options) -> Any:
@@ -105,7 +131,7 @@ def build(kind: str, name: str, given: Options, options: Options) -> Any:
         raise ValueError(f"{name} cannot take {dict(options)}: {error}.") from error
 
 
-def check_partners(recipe: Recipe, prior: nn.Module, guide: nn.Module, rows: torch.Tensor) -> None:
+def check_partners(recipe: Recipe, prior: nn.Module, guide: nn.Module) -> None:
     """Refuse a prior and a guide that live on different spaces, and name guides that fit."""
     space, reached = _space(prior), _space(guide)
     if space is None or reached is None or space == reached:

@@ -12,6 +12,16 @@ __all__ = ["KINDS", "UnknownNameError", "citation", "find", "summary"]
 
 PRIORS = {
     "standard-normal": "aevb.models.priors:StandardNormal",
+    "learned-normal": "aevb.models.priors:LearnedNormal",
+    "laplace": "aevb.models.priors:Laplace",
+    "student-t": "aevb.models.priors:StudentT",
+    "mixture-of-gaussians": "aevb.models.priors:MixtureOfGaussians",
+    "vamp-prior": "aevb.models.priors:VampPrior",
+    "flow": "aevb.models.priors:Flow",
+    "uniform-sphere": "aevb.models.priors:UniformSphere",
+    "dirichlet": "aevb.models.priors:Dirichlet",
+    "logistic-normal": "aevb.models.priors:LogisticNormal",
+    "relaxed-categorical": "aevb.models.priors:RelaxedCategorical",
 }
 LIKELIHOODS = {
     "bernoulli": "aevb.models.likelihoods:Bernoulli",
@@ -32,6 +42,17 @@ LIKELIHOODS = {
 }
 GUIDES = {
     "normal": "aevb.guides:Normal",
+    "full-covariance-normal": "aevb.guides:FullCovarianceNormal",
+    "low-rank-normal": "aevb.guides:LowRankNormal",
+    "flow": "aevb.guides:Flow",
+    "batch-norm-normal": "aevb.guides:BatchNormNormal",
+    "minimum-rate-normal": "aevb.guides:MinimumRateNormal",
+    "semi-amortized": "aevb.guides:SemiAmortized",
+    "von-mises-fisher": "aevb.guides:VonMisesFisher",
+    "power-spherical": "aevb.guides:PowerSpherical",
+    "dirichlet": "aevb.guides:Dirichlet",
+    "logistic-normal": "aevb.guides:LogisticNormal",
+    "relaxed-categorical": "aevb.guides:RelaxedCategorical",
 }
 ENCODERS = {
     "mlp": "aevb.models.networks:MLP",

@@ -39,6 +39,8 @@ def describe(thing: Any, seen: dict[int, int] | None = None) -> Any:
         return [describe(part, seen) for part in thing]
     if inspect.isfunction(thing):
         return {"function": _path(thing)}
+    if inspect.ismethod(thing):  # a prior made of the guide's posterior, a tutorial's vae.model
+        return {"method": thing.__name__, "of": describe(thing.__self__, seen)}
     if id(thing) in seen:
         return {"ref": seen[id(thing)]}
     seen[id(thing)] = number = len(seen)
@@ -68,6 +70,8 @@ def rebuild(description: Any, built: dict[int, Any] | None = None) -> Any:
         return built[description["ref"]]
     if "function" in description:
         return _find(description["function"])
+    if "method" in description:
+        return getattr(rebuild(description["of"], built), description["method"])
     arguments = {name: rebuild(value, built) for name, value in description["args"].items()}
     try:
         built[description["id"]] = thing = _find(description["class"])(**arguments)
