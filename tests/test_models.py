@@ -176,6 +176,29 @@ def test_missing_program_with_the_masked_guide():
         assert parameter.grad.isfinite().all()
 
 
+def test_placeholder_of_a_missing_entry_lies_in_the_support():
+    """Zero is no value of a gamma variable: the check of the pair would refuse it."""
+    likelihood = likelihoods.Gamma()
+    net = decoder(num_params=likelihood.num_params)
+    model = LatentVariableModel(priors.StandardNormal(D), net, likelihood, missing=True)
+    x = 1 + torch.rand(B, P)
+    x[0, 0], x[3] = torch.nan, torch.nan
+    pair = Pair(model, guides.MaskedNormal(D, encoder(2 * P))).check(x)
+    assert pair.cloud(x, num_samples=K).log_weight.isfinite().all()
+
+
+def test_missing_needs_a_likelihood_that_factorises():
+    class Correlated(nn.Module):
+        num_params = 1
+
+        def forward(self, h: Tensor) -> Any:
+            return torch.distributions.MultivariateNormal(h, torch.eye(P))
+
+    model = LatentVariableModel(priors.StandardNormal(D), decoder(), Correlated(), missing=True)
+    with pytest.raises(ValueError, match="likelihood: expected a distribution that factorises"):
+        model(torch.rand(B, P))
+
+
 def test_complete_data_are_the_same_with_and_without_missing():
     blocks = (priors.StandardNormal(D), decoder(), likelihoods.Bernoulli())
     x, z = torch.rand(B, P), torch.randn(K, B, D)
