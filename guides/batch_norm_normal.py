@@ -38,8 +38,8 @@ class BatchNormNormal(AmortizedGuide):
         ValueError: If gamma is not positive or tau is outside [0, 1].
 
     References:
-        A Batch Normalized Inference Network Keeps the KL Vanishing Away (Zhu et al., 2020),
-        theorem 1 and algorithm 1. https://arxiv.org/abs/2004.12585
+        A Batch Normalized Inference Network Keeps the KL Vanishing Away (Zhu et al., 2020).
+        https://arxiv.org/abs/2004.12585
         Variational autoencoders, part six: from the angle of batch normalisation (Su, 2020; in
         Chinese), the two-sided variant. https://kexue.fm/archives/7381
     """

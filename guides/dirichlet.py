@@ -24,7 +24,7 @@ class Dirichlet(AmortizedGuide):
         ValueError: If D is below 2.
 
     References:
-        Implicit Reparameterization Gradients (Figurnov et al., 2018), section 4.
+        Implicit Reparameterization Gradients (Figurnov et al., 2018).
         https://arxiv.org/abs/1805.08498
         Dirichlet Variational Autoencoder (Joo et al., 2019). https://arxiv.org/abs/1901.02739
     """

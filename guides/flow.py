@@ -40,7 +40,7 @@ class Flow(AmortizedGuide):
         Variational Inference with Normalizing Flows (Rezende & Mohamed, 2015), eqs. 7 and 10.
         https://arxiv.org/abs/1505.05770
         Improving Variational Inference with Inverse Autoregressive Flow (Kingma et al., 2016),
-        eqs. 8-10. https://arxiv.org/abs/1606.04934
+        section 3. https://arxiv.org/abs/1606.04934
         Neural Spline Flows (Durkan et al., 2019). https://arxiv.org/abs/1906.04032
     """
 

@@ -26,7 +26,7 @@ class LogisticNormal(AmortizedGuide):
         ValueError: If D is below 2.
 
     References:
-        Autoencoding Variational Inference For Topic Models (Srivastava & Sutton, 2017), section 3.2.
+        Autoencoding Variational Inference For Topic Models (Srivastava & Sutton, 2017).
         https://arxiv.org/abs/1703.01488
     """
 

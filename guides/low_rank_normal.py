@@ -25,7 +25,7 @@ class LowRankNormal(AmortizedGuide):
 
     References:
         Gaussian Variational Approximation with a Factor Covariance Structure
-        (Ong, Nott & Smith, 2018), section 2. https://arxiv.org/abs/1701.03208
+        (Ong, Nott & Smith, 2018). https://arxiv.org/abs/1701.03208
     """
 
     support = "real"

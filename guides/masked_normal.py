@@ -26,7 +26,7 @@ class MaskedNormal(Normal):
         tensor(True)
 
     References:
-        Handling Incomplete Heterogeneous Data using VAEs (Nazabal et al., 2020), section 3.
+        Handling Incomplete Heterogeneous Data using VAEs (Nazabal et al., 2020).
         https://arxiv.org/abs/1807.03653
     """
 

@@ -24,7 +24,7 @@ class PowerSpherical(AmortizedGuide):
         ValueError: If D is below 2.
 
     References:
-        The Power Spherical Distribution (De Cao & Aziz, 2020), section 3.
+        The Power Spherical Distribution (De Cao & Aziz, 2020).
         https://arxiv.org/abs/2006.04437
     """
 

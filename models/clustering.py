@@ -18,7 +18,7 @@ class ClusteringModel(LatentVariableModel):
     r"""A latent-variable model that clusters, with the cluster summed out exactly.
 
     Given z, the data say nothing more of the cluster: q(c|x) = E_{q(z|x)} p(c|z), which is the
-    optimal choice (Jiang et al., 2017, eq. 16).
+    optimal choice (Jiang et al., 2017, section 3).
 
     Args:
         latent_dim: Number of latent dimensions D.
@@ -35,7 +35,7 @@ class ClusteringModel(LatentVariableModel):
         torch.Size([5, 3])
 
     References:
-        Variational Deep Embedding (Jiang et al., 2017), eqs. 1-5 and 16.
+        Variational Deep Embedding (Jiang et al., 2017), section 3.
         https://arxiv.org/abs/1611.05148
     """
 

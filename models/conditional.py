@@ -39,7 +39,7 @@ class ConditionalModel(nn.Module):
 
     References:
         Learning Structured Output Representation using Deep Conditional Generative Models
-        (Sohn, Lee & Yan, 2015), eq. 4.
+        (Sohn, Lee & Yan, 2015), section 4.
         Semi-supervised Learning with Deep Generative Models (Kingma et al., 2014), eq. 2.
         https://arxiv.org/abs/1406.5298
     """

@@ -32,7 +32,7 @@ class GaussianMixture(nn.Module):
         (torch.Size([5]), torch.Size([5, 3]))
 
     References:
-        Pattern Recognition and Machine Learning (Bishop, 2006), eqs. 9.12-9.28.
+        Pattern Recognition and Machine Learning (Bishop, 2006), section 9.2.
     """
 
     def __init__(self, data_dim: int, num_components: int = 10) -> None:

@@ -37,7 +37,7 @@ class HierarchicalModel(nn.Module):
         torch.Size([3, 4])
 
     References:
-        Importance Weighted Autoencoders (Burda et al., 2016), eq. 2 and appendix C (two layers).
+        Importance Weighted Autoencoders (Burda et al., 2016), section 2 and its two-layer models.
         https://arxiv.org/abs/1509.00519
     """
 

@@ -31,7 +31,7 @@ class ProbabilisticPCA(nn.Module):
         torch.Size([3])
 
     References:
-        Probabilistic Principal Component Analysis (Tipping & Bishop, 1999), eqs. 3-9.
+        Probabilistic Principal Component Analysis (Tipping & Bishop, 1999), section 3.
         https://doi.org/10.1111/1467-9868.00196
     """
 

@@ -59,7 +59,7 @@ class LogisticNormal(dist.TransformedDistribution):
         scale: s, `[..., D - 1]`.
 
     References:
-        Logistic-normal distributions: some properties and uses (Aitchison & Shen, 1980), eq. 1.2.
+        Logistic-normal distributions: some properties and uses (Aitchison & Shen, 1980).
         https://doi.org/10.1093/biomet/67.2.261
     """
 

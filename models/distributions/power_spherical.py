@@ -28,7 +28,7 @@ class PowerSpherical(dist.TorchDistribution):
         ValueError: If D is below 2.
 
     References:
-        The Power Spherical Distribution (De Cao & Aziz, 2020), eqs. 3-14.
+        The Power Spherical Distribution (De Cao & Aziz, 2020).
         https://arxiv.org/abs/2006.04437
     """
 

@@ -16,7 +16,7 @@ class RelaxedOneHotCategorical(dist.RelaxedOneHotCategorical):
     gradient is not a number. The floor moves a sample by less than a rounding error.
 
     References:
-        The Concrete Distribution (Maddison et al., 2017), eq. 10. https://arxiv.org/abs/1611.00712
+        The Concrete Distribution (Maddison et al., 2017), section 3. https://arxiv.org/abs/1611.00712
     """
 
     def expand(self, batch_shape: Shape, _instance: object = None) -> "RelaxedOneHotCategorical":

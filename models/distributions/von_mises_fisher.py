@@ -44,7 +44,7 @@ class VonMisesFisher(dist.TorchDistribution):
         Hyperspherical Variational Auto-Encoders (Davidson et al., 2018), section 3.
         https://arxiv.org/abs/1804.00891
         Simulation of the von Mises Fisher distribution (Wood, 1994), algorithm VM*.
-        Implicit Reparameterization Gradients (Figurnov et al., 2018), eq. 6.
+        Implicit Reparameterization Gradients (Figurnov et al., 2018), section 2.
         https://arxiv.org/abs/1805.08498
     """
 

@@ -25,7 +25,7 @@ class MixtureOfGaussians(nn.Module):
         torch.Size([3, 5])
 
     References:
-        VAE with a VampPrior (Tomczak & Welling, 2018), section 2, eq. 9 (the MoG prior).
+        VAE with a VampPrior (Tomczak & Welling, 2018), section 2 (the mixture prior).
         https://arxiv.org/abs/1705.07120
     """
 

@@ -20,7 +20,7 @@ class RelaxedCategorical(nn.Module):
         ValueError: If the temperature is not positive, or D is below 2.
 
     References:
-        The Concrete Distribution (Maddison et al., 2017), eq. 10. https://arxiv.org/abs/1611.00712
+        The Concrete Distribution (Maddison et al., 2017), section 3. https://arxiv.org/abs/1611.00712
         Categorical Reparameterization with Gumbel-Softmax (Jang et al., 2017), section 2.
         https://arxiv.org/abs/1611.01144
     """

@@ -38,7 +38,7 @@ class VampPrior(nn.Module):
         torch.Size([2])
 
     References:
-        VAE with a VampPrior (Tomczak & Welling, 2018), eq. 10. https://arxiv.org/abs/1705.07120
+        VAE with a VampPrior (Tomczak & Welling, 2018), section 2. https://arxiv.org/abs/1705.07120
     """
 
     posterior: Callable[[Tensor], dist.TorchDistribution]
