@@ -30,15 +30,14 @@ def guide_draws(pair: Pair, data: Any, *, num_samples: int = 500, seed: int = 0)
 
     Returns:
         Groups ``posterior`` (latents, dims chain, draw, datum, then one a latent dimension), ``log_likelihood``,
-        ``sample_stats`` (``lp``, ``log_q``, ``log_weight``) and ``observed_data``.
+        ``sample_stats`` (``lp`` and, of a guide with a density, ``log_q``, ``log_weight``) and ``observed_data``.
     """
     rows = _rows(pair, data)
     with RandomState(seed, rows[0].device), pair.evaluation():
-        cloud = pair.cloud(rows, num_samples)
-    z = {name: value.unsqueeze(0) for name, value in cloud.z.items()}
-    stats = {"lp": cloud.log_joint, "log_q": cloud.log_q, "log_weight": cloud.log_weight}
+        z, log_lik, stats = _drawn(pair, rows, num_samples)
+    z = {name: value.unsqueeze(0) for name, value in z.items()}
     stats = {name: value.unsqueeze(0) for name, value in stats.items()}
-    return _export(pair, rows, z, cloud.log_lik.unsqueeze(0), stats, method="guide")
+    return _export(pair, rows, z, log_lik.unsqueeze(0), stats, method="guide")
 
 
 def hmc_draws(
@@ -90,6 +89,15 @@ def hmc_draws(
         "acceptance_rate": chains.accept_prob.transpose(0, 1),
     }
     return _export(pair, rows, latents, log_lik.unflatten(0, shape), stats, method="hmc")
+
+
+def _drawn(pair: Pair, rows: Data, num_samples: int) -> tuple[dict[str, Tensor], Tensor, dict[str, Tensor]]:
+    if not pair.has_density:
+        z = pair.sample_guide(rows, num_samples)
+        log_prior, log_lik = pair.log_densities(z, rows)
+        return z, log_lik, {"lp": log_prior + log_lik}
+    cloud = pair.cloud(rows, num_samples)
+    return cloud.z, cloud.log_lik, {"lp": cloud.log_joint, "log_q": cloud.log_q, "log_weight": cloud.log_weight}
 
 
 def _rows(pair: Pair, data: Any) -> Data:

@@ -12,7 +12,7 @@ from pyro.distributions import Unit
 from torch import Tensor
 from torch.distributions import constraints
 
-from .pair import ContractError, Data, LatentSite, Pair, Program, Sites, site_log_prob
+from .pair import ContractError, Data, LatentSite, Pair, Program, Sites, site_has_density, site_log_prob
 
 __all__ = ["check_pair"]
 
@@ -49,14 +49,18 @@ def check_pair(pair: Pair, data: Data) -> None:
             _check_data_support(name, site)
     for role, sites in (("model", model_sites), ("guide", guide_sites)):
         for name, site in sites.items():
-            _check_log_prob(role, name, site, batch)
+            if site_has_density(site):
+                _check_log_prob(role, name, site, batch)
 
+    # One site without a density, even an auxiliary one, leaves the whole guide without.
+    has_density = all(site_has_density(site) for site in guide_sites.values())
     pair.latents = tuple(
         LatentSite(
             name,
             site["fn"].support,
             site["fn"].event_shape,
             bool((guide_sites or latent)[name]["fn"].has_rsample),
+            has_density,
         )
         for name, site in latent.items()
     )

@@ -8,7 +8,7 @@ import pyro
 import torch
 from torch import Tensor
 
-from .pair import Data, Pair, site_log_prob
+from .pair import Data, Pair, site_has_density, site_log_prob
 
 if TYPE_CHECKING:
     from .run import Run
@@ -32,7 +32,8 @@ def first_non_finite(pair: Pair, data: Data) -> str:
     with torch.no_grad(), pyro.validation_enabled(False):
         guide = {} if pair.guide is None else pair.trace(pair.guide, data, 1)
         for name, site in guide.items():
-            for what, value in (("value", site["value"]), ("log-density", site_log_prob(site, 1))):
+            scored = [("log-density", site_log_prob(site, 1))] if site_has_density(site) else []
+            for what, value in (("value", site["value"]), *scored):
                 if not _finite(value):
                     return _said("guide", name, what, value)
         z = pair.sample_guide(data) if pair.guide is not None else pair.sample_prior(data)

@@ -60,12 +60,13 @@ class Cloud(NamedTuple):
 
 @dataclass(frozen=True)
 class LatentSite:
-    """What the check of a pair learned about one latent."""
+    """What the check of a pair learned about one latent; without ``has_density`` the guide can only be drawn from."""
 
     name: str
     support: constraints.Constraint
     event_shape: torch.Size
     has_rsample: bool
+    has_density: bool = True
 
 
 class _Parameters(Messenger):
@@ -222,6 +223,7 @@ class Pair(nn.Module):
             The cloud, its log-densities ``[num_samples, batch]``.
         """
         data = as_data(data)
+        self._insist_on_density()
         guide_sites = self.trace(self._guide(), data, num_samples)
         z = self._latent_values(guide_sites)
         log_prior, log_lik = self.log_densities(z, data)
@@ -252,6 +254,7 @@ class Pair(nn.Module):
     def log_guide(self, z: dict[str, Tensor], data: Tensor | Data) -> Tensor:
         """The guide's log-density log q(z|x) at given latents, ``[num_samples, batch]``."""
         data = as_data(data)
+        self._insist_on_density()
         sites = self._run_at(self._guide(), z, data)
         return self._log_prob(sites, sites.keys(), self._shape(z, data))
 
@@ -304,6 +307,11 @@ class Pair(nn.Module):
             for name, program in programs.items()
             if program is not None
         }
+
+    @property
+    def has_density(self) -> bool:
+        """Whether log q(z|x) can be evaluated; an implicit guide can only be drawn from."""
+        return all(site.has_density for site in self.latents)
 
     @property
     def births(self) -> int:
@@ -370,6 +378,15 @@ class Pair(nn.Module):
             raise ContractError("this pair has no guide q(z|x); pass one, or fit one to the model.")
         return self.guide
 
+    def _insist_on_density(self) -> None:
+        without = [site.name for site in self.latents if not site.has_density]
+        if without:
+            raise ContractError(
+                f"the guide has no density log q(z|x) at {without} (an implicit distribution), so there is no bound and "
+                "there are no importance weights; train it with AdversarialVB, and take its evidence by annealed "
+                "importance sampling, which needs draws alone."
+            )
+
     def _latent_values(self, sites: Sites) -> dict[str, Tensor]:
         values = {site.name: sites[site.name]["value"] for site in self.latents}
         if self.max_plate_nesting == 1:
@@ -384,6 +401,14 @@ class Pair(nn.Module):
     def _log_prob(self, sites: Sites, names: Any, shape: torch.Size) -> Tensor:
         terms = [site_log_prob(sites[name], self.max_plate_nesting) for name in names]
         return sum(terms[1:], terms[0]).expand(shape)
+
+
+def site_has_density(site: Any) -> bool:
+    """Whether a site's distribution can be evaluated, and not only drawn from."""
+    fn = site["fn"]
+    while hasattr(fn, "base_dist"):
+        fn = fn.base_dist
+    return bool(getattr(fn, "has_density", True))
 
 
 def site_log_prob(site: Any, max_plate_nesting: int) -> Tensor:

@@ -71,7 +71,7 @@ def fit(
         steps: Batches, in place of epochs.
         samples_seen: Datapoints visited, in place of epochs.
         batch_size: Datapoints a batch (all of them where there are fewer).
-        validation: Held-out data whose bound is followed, one row an epoch.
+        validation: Held-out data whose bound is followed, one row an epoch (a guide without a density has none).
         seed: Of batches and draws; the same seed gives the same result to the bit on one machine. The global
             random state is left as it was found.
         device: ``"auto"`` (an accelerator where there is one), ``"cpu"``, ``"cuda"``...
@@ -175,7 +175,8 @@ class Fit:
         self.length = Length.of(epochs, steps, samples_seen, len(self.data), self.batch_size)
         self.seed = seed
         self.checkpoint = None if checkpoint is None else Path(checkpoint)
-        self.observers = list(observers)
+        # An algorithm that can fail in a way of its own brings the observer that watches for it.
+        self.observers = [*observers, *getattr(self.objective, "observers", ())]
 
         self.pair = Pair(model, guide).to(self.device)
         self.random = RandomState(seed, self.device)
@@ -282,7 +283,7 @@ class Fit:
         what = "gradient" if bool(torch.isfinite(loss.detach())) else "loss"
         raise NonFiniteError(
             f"step {self.step + 1}: the {what} of {' and '.join(players)} is not finite "
-            f"(loss {float(loss):g}, gradient norm {float(norm):g}); {first_non_finite(self.pair, batch.data)}. "
+            f"(loss {float(loss.detach()):g}, gradient norm {float(norm):g}); {first_non_finite(self.pair, batch.data)}. "
             f"The parameters are kept as step {self.step} left them. Lower the learning rate, or bound the scales.",
             run=self.run,
         )
@@ -295,7 +296,7 @@ class Fit:
             "seconds": self._seconds,
         }
         row |= {name: float(value) / self._counted for name, value in self._sums.items()}
-        if self.validation is not None and "guide" in self.objective.trains:
+        if self.validation is not None and "guide" in self.objective.trains and self.pair.has_density:
             row["validation_bound"] = mean_bound(self.pair, self.validation, seed=self.seed)
         self._sums, self._counted = {}, 0
         self.history.append(row)
@@ -350,6 +351,10 @@ def _unique(parameters: list[nn.Parameter]) -> list[nn.Parameter]:
 
 def _device(name: str) -> torch.device:
     if name != "auto":
-        return torch.device(name)
+        try:
+            return torch.empty(0, device=name).device
+        except (RuntimeError, AssertionError) as error:
+            reason = str(error).partition("\n")[0]
+            raise ValueError(f'device {name!r} cannot be used ({reason}); take "auto" or "cpu".') from error
     found = torch.accelerator.current_accelerator(check_available=True)
     return torch.device("cpu") if found is None else found
