@@ -21,7 +21,7 @@ bench: $(READY)
 
 # The notebooks are kept as executed .ipynb; this runs them again in place.
 notebooks: $(READY)
-	$(BIN)/jupytext --execute notebooks/*.ipynb
+	$(BIN)/jupyter nbconvert --to notebook --execute --inplace notebooks/*.ipynb
 
 clean:
 	rm -rf $(VENV) runs build *.egg-info

@@ -74,6 +74,7 @@ OBJECTIVES = {
 EVIDENCE = {
     "elbo": "aevb.inference.evidence:ELBO",
     "importance": "aevb.inference.evidence:ImportanceSampling",
+    "quadrature": "aevb.inference.evidence:Quadrature",
 }
 OPTIMIZERS = {
     "adam": "torch.optim:Adam",

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from jsonargparse import ArgumentParser, Namespace
 
 from aevb import registry
-from aevb.commands.words import new_parser, plain
+from aevb.commands.words import new_parser, options_of
 
 if TYPE_CHECKING:
     from aevb.data import Dataset
@@ -39,7 +39,7 @@ def run(args: Namespace) -> int:
     from aevb.records import add_records
 
     folder = Path(args.run)
-    options = plain(args.method_args) | ({} if args.samples is None else {"num_samples": args.samples})
+    options = options_of(args.method_args) | ({} if args.samples is None else {"num_samples": args.samples})
     estimator = build("evidence", args.method, {}, options)
     fitted = load(folder)
     data = dataset_of(folder, args.data_dir)

@@ -13,6 +13,7 @@ from aevb.commands.words import (
     fit_arguments,
     load_dataset,
     new_parser,
+    options_of,
     plain,
     recipe_of,
 )
@@ -48,7 +49,7 @@ def run(args: Namespace) -> int:
     from aevb.inference import EarlyStopping, NonFiniteError, fit
 
     data = load_dataset(args)
-    objective = build_objective(args.objective, plain(args.objective_args), parameter_prior=args.parameter_prior)
+    objective = build_objective(args.objective, options_of(args.objective_args), parameter_prior=args.parameter_prior)
     model, guide = build_pair(recipe_of(args), data, seed=args.seed)
     print(data.description)
     patience = args.early_stopping

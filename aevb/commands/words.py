@@ -12,7 +12,17 @@ if TYPE_CHECKING:
     from aevb.build import Recipe
     from aevb.data import Dataset
 
-__all__ = ["add_data", "add_recipe", "add_training", "fit_arguments", "load_dataset", "new_parser", "recipe_of"]
+__all__ = [
+    "add_data",
+    "add_recipe",
+    "add_training",
+    "fit_arguments",
+    "load_dataset",
+    "new_parser",
+    "options_of",
+    "plain",
+    "recipe_of",
+]
 
 
 def new_parser(description: str, epilog: str) -> ArgumentParser:
@@ -73,13 +83,13 @@ def recipe_of(args: Namespace) -> "Recipe":
     return Recipe(
         latent_dim=args.latent_dim,
         prior=args.prior,
-        prior_args=_options(args.prior_args),
+        prior_args=options_of(args.prior_args),
         likelihood=args.likelihood,
-        likelihood_args=_options(args.likelihood_args),
+        likelihood_args=options_of(args.likelihood_args),
         guide=args.guide,
-        guide_args=_options(args.guide_args),
+        guide_args=options_of(args.guide_args),
         network=args.network,
-        network_args=_options(args.network_args),
+        network_args=options_of(args.network_args),
         hidden=tuple(args.hidden),
         activation=args.activation,
         init=args.init,
@@ -111,5 +121,9 @@ def plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
-def _options(value: Any) -> dict[str, Any]:
-    return dict(vars(value)) if isinstance(value, Namespace) else dict(value or {})
+def options_of(value: Any) -> dict[str, Any]:
+    """The options of a block: words typed as ``--prior-args.NAME VALUE``, read as YAML scalars or lists."""
+    import yaml
+
+    typed = vars(value) if isinstance(value, Namespace) else dict(value or {})
+    return {name: yaml.safe_load(word) if isinstance(word, str) else word for name, word in typed.items()}

@@ -4,5 +4,6 @@ from .elbo import ELBO
 from .evidence import Direction, Estimator, Evidence
 from .importance_sampling import ImportanceSampling
 from .log_evidence import log_evidence
+from .quadrature import Quadrature
 
-__all__ = ["ELBO", "Direction", "Estimator", "Evidence", "ImportanceSampling", "log_evidence"]
+__all__ = ["ELBO", "Direction", "Estimator", "Evidence", "ImportanceSampling", "Quadrature", "log_evidence"]

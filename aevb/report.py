@@ -1,0 +1,181 @@
+"""One page that holds everything a run or a comparison has to show: tables, figures and sentences, no link outside."""
+
+import base64
+import csv
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from aevb.records import read_records
+
+__all__ = ["write_report"]
+
+_CAPTIONS = {
+    "log_px": "Estimated log p(x) over training: solid on training data, dashed on held-out data.",
+    "curves": "The objective over training: solid on training data, dashed on held-out data.",
+    "bound": "The bound over training: solid on training data, dashed on held-out data.",
+    "samples": "Draws from the prior: means of p(x|z).",
+    "manifold": "The 2-D manifold: means of p(x|z) on a grid of prior quantiles.",
+    "reconstructions": "Held-out datapoints above, reconstructions below.",
+    "latents": "Posterior means of held-out datapoints, coloured by class.",
+    "evidence": "Estimates of log p(x), mean over datapoints with its standard error.",
+    "khat": "Pareto k-hat of each datapoint's importance weights; above 0.7 the estimate is not to be trusted.",
+}
+
+_STYLE = """
+:root { color-scheme: light dark; --ink: #1d2430; --paper: #fdfdfb; --line: #d9dbe0; --faint: #667085; }
+@media (prefers-color-scheme: dark) { :root { --ink: #e6e8ec; --paper: #16191f; --line: #383d47; --faint: #98a2b3; } }
+body { margin: 2.5rem auto; max-width: 60rem; padding: 0 1.2rem; color: var(--ink); background: var(--paper);
+  font: 16px/1.55 system-ui, sans-serif; }
+h1 { font-size: 1.7rem; margin-bottom: .2rem; } h2 { font-size: 1.2rem; margin-top: 2.4rem; }
+p.lead, figcaption, small { color: var(--faint); }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; display: block; overflow-x: auto; }
+th, td { padding: .3rem .9rem .3rem 0; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap; }
+th:first-child, td:first-child { text-align: left; }
+figure { margin: 1.2rem 0; } figure img { max-width: 100%; background: #fff; border-radius: 4px; }
+.figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(22rem, 1fr)); gap: 1rem 2rem; }
+details { margin-top: 2rem; } pre { overflow-x: auto; font-size: .85rem; }
+"""
+
+
+def write_report(folder: Path) -> Path:
+    """Write ``report.html`` into a run folder or a comparison folder.
+
+    Args:
+        folder: It holds ``config.json`` (a run) or ``table.csv`` (a comparison), and what figures there are.
+
+    Returns:
+        The page.
+
+    Raises:
+        ValueError: The folder is neither; the message says what is missing.
+    """
+    if (folder / "table.csv").is_file():
+        body = _comparison(folder)
+    elif (folder / "config.json").is_file():
+        body = _run(folder, heading="h2")
+    else:
+        raise ValueError(f"{folder} is no run or comparison folder: it has neither config.json nor table.csv.")
+    title = f"aevb: {folder.resolve().name}"
+    page = (
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
+        f'<meta name="viewport" content="width=device-width"><style>{_STYLE}</style></head><body>'
+        f"<h1>{escape(title)}</h1>{body}</body></html>\n"
+    )
+    path = folder / "report.html"
+    path.write_text(page, encoding="utf-8")
+    return path
+
+
+def _comparison(folder: Path) -> str:
+    with (folder / "table.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    parts = [
+        '<p class="lead">The same model under several algorithms. Log-likelihoods are nats per datapoint, on held-out '
+        "data.</p>",
+        _table(rows),
+        _figures(folder),
+    ]
+    for run in sorted(path.parent for path in folder.glob("*/config.json")):
+        parts.append(f"<h2>{escape(run.name)}</h2>{_run(run, heading='h3')}")
+    return "".join(parts)
+
+
+def _run(folder: Path, heading: str) -> str:
+    config = _json(folder / "config.json")
+    parts = [_lead(config), _sentences(folder)]
+    records = read_records(folder)
+    if records:
+        parts += [f"<{heading}>Evidence, nats per datapoint</{heading}>", _table([_shown(r) for r in records])]
+        parts += [f"<p><small>{escape(note)}</small></p>" for record in records for note in record.get("notes", [])]
+    parts.append(_figures(folder))
+    last = _last_row(folder / "history.csv")
+    if last:
+        parts += [f"<{heading}>Last epoch</{heading}>", _table([last])]
+    listing = escape(json.dumps(config, indent=2))
+    parts.append(f"<details><summary>config.json</summary><pre>{listing}</pre></details>")
+    return "".join(parts)
+
+
+def _lead(config: Mapping[str, Any]) -> str:
+    command, settings = config.get("command", {}), config.get("settings", {})
+    said = [f"objective {config.get('objective')}"]
+    if "data" in command:
+        variant = f" ({command['variant']})" if command.get("variant") else ""
+        said.insert(0, f"data {command['data']}{variant}")
+    said += [f"{name.replace('_', ' ')} {settings[name]}" for name in ("samples_seen", "seed") if name in settings]
+    if settings.get("stopped"):
+        said.append(f"stopped early: {settings['stopped']}")
+    return f'<p class="lead">{escape(" · ".join(said))}</p>'
+
+
+def _sentences(folder: Path) -> str:
+    path = folder / "verdict.json"
+    if not path.is_file():
+        return ""
+    return "".join(f"<p>{escape(str(sentence))}</p>" for sentence in _json(path))
+
+
+def _shown(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A record of evidence.json as a row: the estimate and its error in one cell."""
+    share = record.get("khat_over_0.7")
+    return {
+        "method": record["method"],
+        "split": record["split"],
+        "mean ± standard error": f"{record['mean']:.2f} ± {record['standard_error']:.2f}",
+        "direction": record["direction"],
+        "datapoints": record["num_points"],
+        "samples": record["num_samples"],
+        "k-hat > 0.7": "" if share is None else f"{100 * share:.1f} %",
+    }
+
+
+def _figures(folder: Path) -> str:
+    drawn = sorted((folder / "figures").glob("*.png"), key=lambda path: (path.stem not in _CAPTIONS, path.stem))
+    return f'<div class="figures">{"".join(_figure(path) for path in drawn)}</div>' if drawn else ""
+
+
+def _figure(path: Path) -> str:
+    caption = _CAPTIONS.get(path.stem, path.stem.replace("_", " ").replace("-", " "))
+    image = base64.b64encode(path.read_bytes()).decode("ascii")
+    source = f"data:image/png;base64,{image}"
+    words = escape(caption)
+    return f'<figure><img alt="{words}" src="{source}"><figcaption>{words}</figcaption></figure>'
+
+
+def _table(rows: Sequence[Mapping[str, Any]]) -> str:
+    if not rows:
+        return ""
+    head = "".join(f"<th>{escape(str(name).replace('_', ' '))}</th>" for name in rows[0])
+    body = "".join(f"<tr>{_cells(row.values())}</tr>" for row in rows)
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _cells(values: Iterable[Any]) -> str:
+    return "".join(f"<td>{escape(_number(value))}</td>" for value in values)
+
+
+def _number(value: Any) -> str:
+    """A number as a person reads it; anything else as it is."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return "" if value is None else str(value)
+    return f"{int(number):,}" if number.is_integer() else f"{number:,.3f}"
+
+
+def _last_row(path: Path) -> dict[str, str]:
+    if not path.is_file():
+        return {}
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    return {name: value for name, value in rows[-1].items() if value} if rows else {}
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is not JSON: {error}.") from error
