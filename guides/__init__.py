@@ -8,11 +8,13 @@ from .dirichlet import Dirichlet
 from .flow import Flow
 from .full_covariance_normal import FullCovarianceNormal
 from .hierarchical import Hierarchical
+from .implicit import ConcatenatedNoise, Implicit, ImplicitDistribution
 from .logistic_normal import LogisticNormal
 from .low_rank_normal import LowRankNormal
 from .masked_normal import MaskedNormal
 from .mean_field import MeanField
 from .minimum_rate_normal import MinimumRateNormal
+from .noise_basis import NoiseBasis
 from .normal import Normal
 from .power_spherical import PowerSpherical
 from .relaxed_categorical import RelaxedCategorical
@@ -22,16 +24,20 @@ from .von_mises_fisher import VonMisesFisher
 __all__ = [
     "AmortizedGuide",
     "BatchNormNormal",
+    "ConcatenatedNoise",
     "ConditionalNormal",
     "Dirichlet",
     "Flow",
     "FullCovarianceNormal",
     "Hierarchical",
+    "Implicit",
+    "ImplicitDistribution",
     "LogisticNormal",
     "LowRankNormal",
     "MaskedNormal",
     "MeanField",
     "MinimumRateNormal",
+    "NoiseBasis",
     "Normal",
     "PowerSpherical",
     "RelaxedCategorical",

@@ -7,15 +7,17 @@ from .arviz_export import guide_draws, hmc_draws
 from .diagnosis import NonFiniteError
 from .early_stopping import EarlyStopping
 from .evidence import log_evidence
-from .objectives import MAP, MCEM, SGVB, PyroELBO, WakeSleep
+from .objectives import MAP, MCEM, SGVB, AdversarialVB, PyroELBO, WakeSleep
 from .pair import Cloud, ContractError, Pair
 from .run import Run, load
+from .sample_divergence import sample_divergence
 from .trainer import Fit, fit
 
 __all__ = [
     "MAP",
     "MCEM",
     "SGVB",
+    "AdversarialVB",
     "Cloud",
     "ContractError",
     "EarlyStopping",
@@ -30,4 +32,5 @@ __all__ = [
     "hmc_draws",
     "load",
     "log_evidence",
+    "sample_divergence",
 ]

@@ -3,6 +3,7 @@
 from . import distributions, likelihoods, networks, priors
 from .clustering import ClusteringModel
 from .conditional import ConditionalModel
+from .eight_schools import eight_schools
 from .gaussian_mixture import GaussianMixture
 from .hierarchical import HierarchicalModel
 from .latent_variable_model import LatentVariableModel
@@ -16,6 +17,7 @@ __all__ = [
     "LatentVariableModel",
     "ProbabilisticPCA",
     "distributions",
+    "eight_schools",
     "likelihoods",
     "networks",
     "priors",
