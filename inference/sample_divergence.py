@@ -19,8 +19,9 @@ __all__ = ["sample_divergence"]
 def sample_divergence(p: Tensor, q: Tensor, k: int = 1) -> float:
     r"""Estimate KL(p || q), in nats, from draws of p and draws of q.
 
-    It is consistent, and biased in finite samples: the more dimensions the more.
-    Independent draws are assumed: thin Markov chains. A larger ``k`` trades variance for bias.
+    It is consistent, and biased in finite samples: the more the more dimensions there are, and too low where p reaches
+    into tails that hold no draws of q. Independent draws are assumed: thin Markov chains. A larger ``k`` trades
+    variance for bias.
 
     Args:
         p: Draws of the first distribution ``[n, D]``.
