@@ -191,7 +191,7 @@ class Track:
         ratio: By how much the samples seen grow from one estimate to the next.
     """
 
-    def __init__(self, estimator: Any, parts: Mapping[str, Any], ratio: float = 1.6) -> None:
+    def __init__(self, estimator: Any, parts: Mapping[str, Any], ratio: float = 2.0) -> None:
         self.estimator, self.parts, self.ratio = estimator, parts, ratio
         self.next = 0.0
 

@@ -34,7 +34,7 @@ def parser() -> ArgumentParser:
     words.add_argument("--samples", type=int, default=1000, help="samples a datapoint of that estimate")
     words.add_argument("--points", type=int, default=None, help="only the first so many test rows")
     words.add_argument("--track", type=str, default="auto", help="estimator of the curve of log p(x), auto or none")
-    words.add_argument("--track-points", type=int, default=200, help="datapoints of that curve")
+    words.add_argument("--track-points", type=int, default=100, help="datapoints of that curve")
     words.add_argument("--jobs", type=int, default=None, help="processes at once (default: one a core)")
     words.add_argument("--out", type=str, required=True, help="the comparison folder")
     return words

@@ -22,7 +22,7 @@ __all__ = ["Quadrature"]
 
 _ROWS = 20_000  # grid points of all datapoints of a chunk that are decoded at once
 _REACH = 7.0  # half-width of a box in posterior standard deviations: a normal's tail beyond is 1e-12
-_ZOOMS = 4
+_ZOOMS = 3
 _TOLERANCE = 1e-3  # nats by which halving the grid may move an answer before it is called rough
 
 
@@ -44,7 +44,7 @@ class Quadrature:
         The Exponentially Convergent Trapezoidal Rule (Trefethen & Weideman, 2014), SIAM Review 56(3)
     """
 
-    num_nodes: int = 65
+    num_nodes: int = 33
 
     def __post_init__(self) -> None:
         if self.num_nodes < 8:
