@@ -230,6 +230,21 @@ class Pair(nn.Module):
         shape = torch.Size((num_samples, len(data[0])))
         return Cloud(z, log_prior, log_lik, self._log_prob(guide_sites, guide_sites.keys(), shape))
 
+    def divergences(
+        self, data: Tensor | Data, num_samples: int = 1
+    ) -> tuple[Cloud, dict[str, tuple[Distribution, Distribution]]]:
+        """The cloud together with each latent's distributions: site to (guide's, model's) at the draws."""
+        data = as_data(data)
+        self._insist_on_density()
+        guide_sites = self.trace(self._guide(), data, num_samples)
+        z = self._latent_values(guide_sites)
+        sites = self._run_at(self.model, z, data)
+        rest = [name for name in sites if name not in z]
+        shape = torch.Size((num_samples, len(data[0])))
+        log_prior, log_lik = self._log_prob(sites, z.keys(), shape), self._log_prob(sites, rest, shape)
+        cloud = Cloud(z, log_prior, log_lik, self._log_prob(guide_sites, guide_sites.keys(), shape))
+        return cloud, {name: (guide_sites[name]["fn"], sites[name]["fn"]) for name in z}
+
     def log_densities(self, z: dict[str, Tensor], data: Tensor | Data) -> tuple[Tensor, Tensor]:
         """The log-prior log p(z) and the log-likelihood log p(x|z) at given latents.
 
@@ -382,8 +397,8 @@ class Pair(nn.Module):
         without = [site.name for site in self.latents if not site.has_density]
         if without:
             raise ContractError(
-                f"the guide has no density log q(z|x) at {without} (an implicit distribution), so there is no bound and "
-                "there are no importance weights; train it with AdversarialVB, and take its evidence by annealed "
+                f"the guide has no density log q(z|x) at {without} (an implicit distribution), so there is no bound "
+                "and there are no importance weights; train it with AdversarialVB, and take its evidence by annealed "
                 "importance sampling, which needs draws alone."
             )
 

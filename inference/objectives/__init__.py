@@ -1,15 +1,29 @@
 """Objectives: one training algorithm a file, each a generator of phases on the one trainer."""
 
 from .adversarial import AdversarialVB, warn_if_above
+from .annealed_kl import KLAnnealing
+from .doubly_reparameterized import DReG
+from .free_bits import FreeBits
+from .importance_weighted import IWAE
 from .maximum_a_posteriori import MAP
 from .monte_carlo_em import MCEM
 from .objective import Batch, Objective, Phase
 from .only import Only
 from .pyro_elbo import PyroELBO
+from .renyi import Renyi
+from .reweighted_wake_sleep import ReweightedWakeSleep
 from .sgvb import SGVB
+from .sticking_the_landing import StickingTheLanding
 from .wake_sleep import WakeSleep
 
 __all__ = [
+    "IWAE",
+    "DReG",
+    "FreeBits",
+    "KLAnnealing",
+    "Renyi",
+    "ReweightedWakeSleep",
+    "StickingTheLanding",
     "MAP",
     "MCEM",
     "SGVB",
