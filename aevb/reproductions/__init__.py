@@ -8,5 +8,6 @@ __all__ = ["NAMES"]
 NAMES = {
     "avb-toy": "aevb.reproductions.avb_toy:run",
     "avb-eight-schools": "aevb.reproductions.avb_eight_schools:run",
+    "avb-posterior": "aevb.reproductions.avb_posterior:run",
     "avb-mnist": "aevb.reproductions.avb_mnist:run",
 }
