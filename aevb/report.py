@@ -24,6 +24,9 @@ _CAPTIONS = {
     "khat": "Pareto k-hat of each datapoint's importance weights; above 0.7 the estimate is not to be trusted.",
 }
 
+_COMPARISON = "The same model under several algorithms. Log-likelihoods are nats per datapoint, on held-out data."
+_REPRODUCTION = "What a paper published next to what was found here, with its error and the budget it was found at."
+
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1d2430; --paper: #fdfdfb; --line: #d9dbe0; --faint: #667085; }
 @media (prefers-color-scheme: dark) { :root { --ink: #e6e8ec; --paper: #16191f; --line: #383d47; --faint: #98a2b3; } }
@@ -72,12 +75,9 @@ def write_report(folder: Path) -> Path:
 def _comparison(folder: Path) -> str:
     with (folder / "table.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
-    parts = [
-        '<p class="lead">The same model under several algorithms. Log-likelihoods are nats per datapoint, on held-out '
-        "data.</p>",
-        _table(rows),
-        _figures(folder),
-    ]
+    reproduced = bool(rows) and "published" in rows[0]
+    lead = _REPRODUCTION if reproduced else _COMPARISON
+    parts = [f'<p class="lead">{lead}</p>', _sentences(folder), _table(rows), _figures(folder)]
     for run in sorted(path.parent for path in folder.glob("*/config.json")):
         parts.append(f"<h2>{escape(run.name)}</h2>{_run(run, heading='h3')}")
     return "".join(parts)
@@ -115,16 +115,18 @@ def _sentences(folder: Path) -> str:
     path = folder / "verdict.json"
     if not path.is_file():
         return ""
-    return "".join(f"<p>{escape(str(sentence))}</p>" for sentence in _json(path))
+    said = _json(path)
+    sentences = [said] if isinstance(said, str) else said
+    return "".join(f"<p>{escape(str(sentence))}</p>" for sentence in sentences)
 
 
 def _shown(record: Mapping[str, Any]) -> dict[str, Any]:
     """A record of evidence.json as a row: the estimate and its error in one cell."""
-    share = record.get("khat_over_0.7")
+    share, error = record.get("khat_over_0.7"), record.get("standard_error")
     return {
         "method": record["method"],
         "split": record["split"],
-        "mean ± standard error": f"{record['mean']:.2f} ± {record['standard_error']:.2f}",
+        "mean ± standard error": f"{record['mean']:.2f}" + ("" if error is None else f" ± {error:.2f}"),
         "direction": record["direction"],
         "datapoints": record["num_points"],
         "samples": record["num_samples"],
@@ -133,7 +135,8 @@ def _shown(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _figures(folder: Path) -> str:
-    drawn = sorted((folder / "figures").glob("*.png"), key=lambda path: (path.stem not in _CAPTIONS, path.stem))
+    files = [*folder.glob("*.png"), *(folder / "figures").glob("*.png")]
+    drawn = sorted(files, key=lambda path: (path.stem not in _CAPTIONS, path.stem))
     return f'<div class="figures">{"".join(_figure(path) for path in drawn)}</div>' if drawn else ""
 
 
@@ -163,7 +166,9 @@ def _number(value: Any) -> str:
         number = float(value)
     except (TypeError, ValueError):
         return "" if value is None else str(value)
-    return f"{int(number):,}" if number.is_integer() else f"{number:,.3f}"
+    if number.is_integer():
+        return f"{int(number):,}"
+    return f"{number:,.3f}" if abs(number) >= 0.001 else f"{number:.2e}"
 
 
 def _last_row(path: Path) -> dict[str, str]:
