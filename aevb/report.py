@@ -77,10 +77,32 @@ def _comparison(folder: Path) -> str:
         rows = list(csv.DictReader(file))
     reproduced = bool(rows) and "published" in rows[0]
     lead = _REPRODUCTION if reproduced else _COMPARISON
-    parts = [f'<p class="lead">{lead}</p>', _sentences(folder), _table(rows), _figures(folder)]
+    parts = [
+        f'<p class="lead">{lead}</p>',
+        _sentences(folder),
+        _table([_compared(row) for row in rows]),
+        _figures(folder),
+    ]
     for run in sorted(path.parent for path in folder.glob("*/config.json")):
         parts.append(f"<h2>{escape(run.name)}</h2>{_run(run, heading='h3')}")
     return "".join(parts)
+
+
+def _compared(row: Mapping[str, str]) -> dict[str, Any]:
+    """A row of a comparison's table.csv with each estimate and its error in one cell; other tables as they are."""
+    if "test_log_px" not in row:
+        return dict(row)
+    share = row["khat_over_0.7"]
+    return {
+        "objective": row["objective"],
+        "seed": row["seed"],
+        "test bound": f"{float(row['test_bound']):.2f} ± {float(row['bound_error']):.2f}",
+        "test log p(x)": f"{float(row['test_log_px']):.2f} ± {float(row['standard_error']):.2f}",
+        "k-hat > 0.7": f"{100 * float(share):.1f} %" if share else "",
+        "seconds": f"{float(row['seconds']):.1f}",
+        "samples seen": row["samples_seen"],
+        "guide": row["guide"],
+    }
 
 
 def _run(folder: Path, heading: str) -> str:
