@@ -108,9 +108,10 @@ class Program(nn.Module):
 
     def parameter(self, name: str, init: Any, constraint: constraints.Constraint) -> Tensor:
         """Return the (constrained) value of the parameter ``name``, adopting it when it is new."""
-        if isinstance(init, nn.Parameter):  # pyro.module hands its parameters through
-            if not any(init is known for known in self.parameters()):
-                self._adopt(name, init)
+        if isinstance(init, Tensor) and any(init is known for known in self.parameters()):
+            return init  # pyro.module hands its parameters through, or what stands in for them
+        if isinstance(init, nn.Parameter):
+            self._adopt(name, init)
             return init
         if name not in self._keys:
             if init is None:

@@ -4,6 +4,8 @@ z ~ Categorical(pi),    x | z = c ~ N(m_c, diag s_c^2),
 log p(x) = log sum_c pi_c N(x; m_c, diag s_c^2).
 """
 
+from collections.abc import Mapping
+
 import pyro
 import pyro.distributions as dist
 import torch
@@ -82,6 +84,38 @@ class GaussianMixture(nn.Module):
         mean = responsibilities.mT @ x / weight.unsqueeze(-1)
         deviation = (x.unsqueeze(-2) - mean).square()
         variance = (responsibilities.unsqueeze(-1) * deviation).sum(0) / weight.unsqueeze(-1)
+        self.logits.copy_(weight.log().log_softmax(-1))
+        self.means.copy_(mean)
+        self.log_scales.copy_(variance.clamp(min=min_scale**2).log() / 2)
+
+    @torch.no_grad()
+    def summarize(self, x: Tensor) -> dict[str, Tensor]:
+        """Do the E-step: expected sufficient statistics of data `[N, P]`, summed over the datapoints.
+
+        Returns:
+            `weight` `[C]`, `total` and `square` `[C, P]`, and `log_evidence`, nats.
+        """
+        log_joint = self.log_joint(x)
+        log_p = log_joint.logsumexp(-1, keepdim=True)
+        responsibilities = (log_joint - log_p).exp()
+        return {
+            "weight": responsibilities.sum(0),
+            "total": responsibilities.mT @ x,
+            "square": responsibilities.mT @ x.square(),
+            "log_evidence": log_p.sum(),
+        }
+
+    @torch.no_grad()
+    def from_summaries(self, statistics: Mapping[str, Tensor], min_scale: float = 1e-3) -> None:
+        """Do the M-step: set the parameters to their optimum given summed (or averaged) statistics.
+
+        Args:
+            statistics: What :meth:`summarize` returns, added over the data or averaged.
+            min_scale: Least standard deviation.
+        """
+        weight = statistics["weight"].clamp(min=torch.finfo(self.means.dtype).tiny)
+        mean = statistics["total"] / weight.unsqueeze(-1)
+        variance = statistics["square"] / weight.unsqueeze(-1) - mean.square()
         self.logits.copy_(weight.log().log_softmax(-1))
         self.means.copy_(mean)
         self.log_scales.copy_(variance.clamp(min=min_scale**2).log() / 2)

@@ -5,6 +5,7 @@ x ~ N(mu, C),   C = W W^T + s^2 I,
 z | x ~ N(M^-1 W^T (x - mu), s^2 M^-1),   M = W^T W + s^2 I.
 """
 
+from collections.abc import Mapping
 from typing import Self
 
 import pyro
@@ -106,6 +107,39 @@ class ProbabilisticPCA(nn.Module):
             model.mean.copy_(x.mean(0))
             model.log_scale.copy_(variance.log() / 2)
         return model
+
+    @torch.no_grad()
+    def summarize(self, x: Tensor) -> dict[str, Tensor]:
+        """Do the E-step: expected sufficient statistics of data `[N, P]`, summed over the datapoints.
+
+        The latents carry a constant one behind them, whose weight is the mean: y = (z, 1).
+
+        Returns:
+            `count`, `square` (of x, scalars), `cross` (x y^T, `[P, D + 1]`), `second` (y y^T, `[D + 1, D + 1]`) and
+            `log_evidence`, nats.
+        """
+        posterior = self.posterior(x)
+        y = torch.cat([posterior.mean, x.new_ones(len(x), 1)], dim=-1)
+        second = y.mT @ y
+        second[:-1, :-1] += posterior.covariance_matrix.sum(0)
+        return {
+            "count": x.new_tensor(float(len(x))),
+            "square": x.square().sum(),
+            "cross": x.mT @ y,
+            "second": second,
+            "log_evidence": self.log_evidence(x).sum(),
+        }
+
+    @torch.no_grad()
+    def from_summaries(self, statistics: Mapping[str, Tensor]) -> None:
+        """Do the M-step: set the parameters to their optimum given summed (or averaged) statistics."""
+        cross, second = statistics["cross"], statistics["second"]
+        loading = torch.linalg.solve(second, cross.mT).mT
+        residual = statistics["square"] - (loading * cross).sum()
+        variance = residual / (statistics["count"] * self.data_dim)
+        self.weight.copy_(loading[:, :-1])
+        self.mean.copy_(loading[:, -1])
+        self.log_scale.copy_(variance.clamp(min=torch.finfo(cross.dtype).tiny).log() / 2)
 
     @torch.no_grad()
     def simulate(self, num_points: int) -> Tensor:

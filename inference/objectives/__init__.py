@@ -3,7 +3,9 @@
 from .adversarial import AdversarialVB, warn_if_above
 from .annealed_kl import KLAnnealing
 from .doubly_reparameterized import DReG
+from .expectation_maximization import EM, Summarized
 from .free_bits import FreeBits
+from .full_vb import FullVB
 from .importance_weighted import IWAE
 from .maximum_a_posteriori import MAP
 from .monte_carlo_em import MCEM
@@ -17,6 +19,9 @@ from .sticking_the_landing import StickingTheLanding
 from .wake_sleep import WakeSleep
 
 __all__ = [
+    "EM",
+    "FullVB",
+    "Summarized",
     "IWAE",
     "DReG",
     "FreeBits",
