@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-__all__ = ["AVBSettings", "fit_avb", "fit_autoguide", "make_guide", "reference", "run"]
+__all__ = ["AVBSettings", "fit_avb", "fit_autoguide", "load", "make_guide", "reference", "run"]
 
 PUBLISHED = {"mean-field VB": 1.13, "full-rank VB": 0.89, "AVB": 0.55, "AVB with adaptive contrast": 0.21}
 NAMES = {"avb": "the notebook's sigma", "textbook": "the textbook's sigma"}
@@ -79,7 +79,7 @@ def run(budget: str, out: Path, data_dir: str | Path | None = None) -> pd.DataFr
     settings = QUICK if budget == "quick" else AVBSettings()
     draws, rows = 4000 if budget == "quick" else 10_000, []
     for variant in NAMES:
-        data = _data(variant)
+        data = load(variant)
         sets = {"NUTS": reference(data, draws, seed=0)}
         sets["mean-field VB"] = fit_autoguide(pyro.infer.autoguide.AutoDiagonalNormal, data, draws)
         sets["full-rank VB"] = fit_autoguide(pyro.infer.autoguide.AutoMultivariateNormal, data, draws)
@@ -88,6 +88,12 @@ def run(budget: str, out: Path, data_dir: str | Path | None = None) -> pd.DataFr
         save(draw_posteriors(sets), out / f"posteriors_{variant}.png")
         rows += _rows(sets, variant)
     return write_table(rows, budget, Path(out))
+
+
+def load(variant: str) -> Data:
+    """Return the effects y and their standard errors, ``[1, 8]`` each; the variant is a key of ``NAMES``."""
+    y, sigma = aevb.data.load("eight-schools", variant=variant).train[torch.tensor([0])]
+    return y, sigma
 
 
 def reference(data: Data, draws: int, seed: int, num_chains: int = 4) -> Tensor:
@@ -192,11 +198,6 @@ def draw_posteriors(sets: Mapping[str, Tensor]) -> Figure:
                 axis.set_ylabel(title[1])
         axes[0, column].set_title(name, fontsize=10)
     return figure
-
-
-def _data(variant: str) -> Data:
-    y, sigma = aevb.data.load("eight-schools", variant=variant).train[torch.tensor([0])]
-    return y, sigma
 
 
 def _rows(sets: Mapping[str, Tensor], variant: str) -> list[Row]:

@@ -33,9 +33,20 @@ if TYPE_CHECKING:
 __all__ = ["Settings", "draw_latents", "fit_avb", "fit_vae", "run"]
 
 PUBLISHED = {
-    "VAE": {"log-likelihood": -1.568, "reconstruction error": 88.5e-3, "ELBO": -1.697, "KL(q(z), p(z))": 0.165},
-    "AVB": {"log-likelihood": -1.403, "reconstruction error": 5.77e-3, "ELBO": -1.421, "KL(q(z), p(z))": 0.026},
+    "VAE": {
+        "log-likelihood": -1.568,
+        "reconstruction error per pixel": 88.5e-3,
+        "ELBO": -1.697,
+        "KL(q(z), p(z))": 0.165,
+    },
+    "AVB": {
+        "log-likelihood": -1.403,
+        "reconstruction error per pixel": 5.77e-3,
+        "ELBO": -1.421,
+        "KL(q(z), p(z))": 0.026,
+    },
 }
+NODES = 501  # a side: posteriors that tile the plane have sharp edges, which a coarse grid cannot integrate
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
 
 
@@ -174,8 +185,11 @@ def _rows(name: str, loop: Fit) -> list[Row]:
         z.flatten(0, 1), torch.randn(10_000, 2, generator=torch.Generator().manual_seed(0)), k=5
     )
     ours = {
-        "log-likelihood": (log_evidence(loop.pair.model, None, x, Quadrature()).mean, float("nan")),
-        "reconstruction error": (-float(log_lik.mean()), float(log_lik.std()) / log_lik.numel() ** 0.5),
+        "log-likelihood": (log_evidence(loop.pair.model, None, x, Quadrature(NODES)).mean, float("nan")),
+        "reconstruction error per pixel": (
+            -float(log_lik.mean()) / 4,
+            float(log_lik.std()) / 4 / log_lik.numel() ** 0.5,
+        ),
         "ELBO": (float(bound.mean()), float(bound.std()) / 10**0.5),
         "KL(q(z), p(z))": (marginal, float("nan")),
     }
