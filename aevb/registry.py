@@ -70,6 +70,13 @@ OBJECTIVES = {
     "sgvb": "aevb.inference.objectives:SGVB",
     "wake-sleep": "aevb.inference.objectives:WakeSleep",
     "mcem": "aevb.inference.objectives:MCEM",
+    "iwae": "aevb.inference.objectives:IWAE",
+    "renyi": "aevb.inference.objectives:Renyi",
+    "sticking-the-landing": "aevb.inference.objectives:StickingTheLanding",
+    "dreg": "aevb.inference.objectives:DReG",
+    "reweighted-wake-sleep": "aevb.inference.objectives:ReweightedWakeSleep",
+    "kl-annealing": "aevb.inference.objectives:KLAnnealing",
+    "free-bits": "aevb.inference.objectives:FreeBits",
 }
 EVIDENCE = {
     "elbo": "aevb.inference.evidence:ELBO",

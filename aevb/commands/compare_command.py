@@ -83,7 +83,7 @@ def _tracker(name: str, latent_dim: int) -> str | None:
     """Which estimator draws the curve: it must need no guide, as not every objective has one."""
     if name != "auto":
         return None if name == "none" else name
-    if latent_dim <= 2:
+    if latent_dim <= 3:
         return "quadrature"
     return "density-fit" if latent_dim <= 5 else None
 
