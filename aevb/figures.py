@@ -40,6 +40,9 @@ AXIS_TITLES = {
     "step": "gradient steps",
     "seconds": "seconds",
     "bound": "bound on log p(x), nats per datapoint",
+    "estimate": "estimate of the bound, nats per datapoint",
+    "log_joint": "log p(x, z), nats per datapoint",
+    "log_px": "log p(x), nats per datapoint",
 }
 Array = NDArray[np.floating[Any]]
 
@@ -76,7 +79,7 @@ def curves(histories: "Mapping[str, pd.DataFrame]", x: str = "samples_seen", y: 
     for k, (label, history) in enumerate(histories.items()):
         for column in (x, y):
             if column not in history:
-                raise ValueError(f"curves: no column {column!r} in {label!r}, only {', '.join(history)}.")
+                raise ValueError(f"curves: no column {column!r} in {label!r}, only {', '.join(map(str, history))}.")
         colour = PALETTE[k % len(PALETTE)]
         dot = "o" if len(history) == 1 else ""
         axes.plot(history[x], history[y], color=colour, label=label, marker=dot)
@@ -105,14 +108,15 @@ def image_grid(
         images: pictures, ``P = C * H * W``.
         image_shape: ``(C, H, W)``; one channel is drawn in grey, three in colour.
         rows: number of rows; None means as many as are needed.
-        cols: number of columns; None means about as many as rows, ten at most.
+        cols: number of columns; None means a square where the number is one, else ten.
 
     Raises:
         ValueError: if the pictures do not have ``C * H * W`` pixels.
     """
     pictures = _pictures(images, image_shape)
     if cols is None:
-        cols = -(-len(pictures) // rows) if rows else min(10, int(np.ceil(np.sqrt(len(pictures)))))
+        side = int(np.sqrt(len(pictures)))
+        cols = -(-len(pictures) // rows) if rows else side if side**2 == len(pictures) else min(10, len(pictures))
     rows = rows or -(-len(pictures) // cols)
     return _mosaic_figure(_mosaic(pictures[: rows * cols], rows, cols))[0]
 
@@ -131,7 +135,7 @@ def reconstructions(
     cols = min(cols, len(data))
     pairs = [block[i : i + cols] for i in range(0, len(data), cols) for block in (data, again)]
     mosaic = np.concatenate([_mosaic(row, 1, cols) for row in pairs])
-    figure, axes = _mosaic_figure(mosaic, margin=0.7)
+    figure, axes = _mosaic_figure(mosaic, margin=(0.6, 0.0))
     height = len(mosaic) / len(pairs)
     axes.set_yticks((np.arange(len(pairs)) + 0.5) * height, ["data", "model"] * (len(pairs) // 2), fontsize=9)
     axes.tick_params(left=False, labelleft=True)
@@ -166,12 +170,13 @@ def manifold(
     with torch.no_grad():
         images = decode(torch.stack([right.flatten(), up.flatten()], dim=-1))
     n = len(quantiles)
-    figure, axes = _mosaic_figure(_mosaic(_pictures(images, image_shape), n, n, gap=0), margin=0.6)
+    figure, axes = _mosaic_figure(_mosaic(_pictures(images, image_shape), n, n, gap=0), margin=(0.6, 0.6))
     height, width = axes.get_images()[0].get_size()
-    ticks = [0, n // 2, n - 1]
-    names = [f"{quantiles[i]:.1f}".replace("-", "\u2212") for i in ticks]
-    axes.set_xticks([(i + 0.5) * width / n for i in ticks], names)
-    axes.set_yticks([(n - i - 0.5) * height / n for i in ticks], names)
+    ticks = np.array([0.5, n / 2, n - 0.5]) / n
+    outer = f"{quantiles[-1]:.1f}"
+    names = ["\u2212" + outer, "0", outer]
+    axes.set_xticks(ticks * width, names)
+    axes.set_yticks((1 - ticks) * height, names)
     axes.tick_params(length=0, labelleft=True, labelbottom=True)
     axes.set(xlabel="$z_1$", ylabel="$z_2$")
     return figure
@@ -189,7 +194,7 @@ def latent_scatter(z: Tensor | ArrayLike, labels: Tensor | ArrayLike | None = No
     figure, axes = _blank(5.6, 5.2)
     size = float(np.clip(4000 / len(points), 2, 30))
     if labels is None:
-        axes.scatter(*points.T, s=size, color=PALETTE[0], alpha=0.6, linewidths=0)
+        axes.scatter(points[:, 0], points[:, 1], s=size, color=PALETTE[0], alpha=0.6, linewidths=0)
     else:
         classes = np.asarray(labels.cpu() if isinstance(labels, Tensor) else labels)
         for k, label in enumerate(np.unique(classes)):
@@ -249,7 +254,7 @@ def khat_histogram(khat: Tensor | ArrayLike) -> "Figure":
         raise ValueError("khat_histogram: expected at least one finite k-hat, got none.")
     figure, axes = _blank(6.0, 3.6)
     low, high = min(finite.min(), 0.0), max(finite.max(), 1.0)
-    edges = np.arange(np.floor(low * 20), np.ceil(high * 20) + 1) / 20
+    edges = (np.arange(np.floor(low * 20), np.ceil(high * 20) + 1) / 20).tolist()
     axes.hist(finite[finite <= 0.7], edges, color=PALETTE[0])
     axes.hist(finite[finite > 0.7], edges, color=PALETTE[1])
     axes.axvline(0.7, color="0.2", linestyle="--", linewidth=1)
@@ -327,10 +332,10 @@ def _mosaic(pictures: Array, rows: int, cols: int, gap: int | None = None) -> Ar
     return grid.reshape(rows * (height + gap), cols * (width + gap), channels)
 
 
-def _mosaic_figure(mosaic: Array, margin: float = 0.0) -> "tuple[Figure, Axes]":
+def _mosaic_figure(mosaic: Array, margin: tuple[float, float] = (0.0, 0.0)) -> "tuple[Figure, Axes]":
     height, width, channels = mosaic.shape
     scale = 6.0 / max(height, width)
-    figure, axes = _blank(width * scale + margin, height * scale + margin)
+    figure, axes = _blank(width * scale + margin[0], height * scale + margin[1])
     axes.grid(visible=False)
     axes.imshow(
         mosaic[..., 0] if channels == 1 else mosaic,
@@ -346,23 +351,32 @@ def _mosaic_figure(mosaic: Array, margin: float = 0.0) -> "tuple[Figure, Axes]":
 
 
 def _cut_steep_start(axes: "Axes") -> None:
-    lines = [np.asarray(line.get_ydata(), dtype=float) for line in axes.get_lines()]
-    lines = [y[np.isfinite(y)] for y in lines if np.isfinite(y).any()]
-    if not lines:
+    """Let the vertical axis begin at what the curves reach a seventh of the way along the horizontal one."""
+    along = axes.transScale + axes.transLimits
+    reached, values = [], []
+    for line in axes.get_lines():
+        points = np.asarray(line.get_xydata(), dtype=float)
+        points = points[np.isfinite(points).all(axis=1)]
+        if not len(points):
+            continue
+        left, right = np.quantile(along.transform(points)[:, 0], [0, 1])
+        late = along.transform(points)[:, 0] >= left + (right - left) / 7
+        reached.append(points[late, 1].min())
+        values.extend(points[:, 1])
+    if not values:
         return
-    low, high = min(np.quantile(y, 0.1) for y in lines), max(y.max() for y in lines)
-    if min(y.min() for y in lines) < low - (high - low) / 2 and high > low:
-        axes.set_ylim(low - 0.25 * (high - low), high + 0.05 * (high - low))
+    low, high = min(reached), max(values)
+    if min(values) < low - (high - low) / 2 and high > low:
+        axes.set_ylim(low - 0.1 * (high - low), high + 0.05 * (high - low))
 
 
 def _draw_class(axes: "Axes", points: Array, label: str, colour: str, size: float) -> None:
     from matplotlib.patheffects import withStroke
 
-    axes.scatter(*points.T, s=size, color=colour, alpha=0.7, linewidths=0)
+    axes.scatter(points[:, 0], points[:, 1], s=size, color=colour, alpha=0.7, linewidths=0)
     outline = [withStroke(linewidth=3, foreground="white")]
-    axes.text(
-        *np.median(points, axis=0), label, ha="center", va="center", weight="bold", color="0.1", path_effects=outline
-    )
+    x, y = np.median(points, axis=0)
+    axes.text(x, y, label, ha="center", va="center", weight="bold", color="0.1", path_effects=outline)
 
 
 def _direction(direction: str) -> tuple[dict[str, Any], str]:

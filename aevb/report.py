@@ -96,13 +96,18 @@ def _compared(row: Mapping[str, str]) -> dict[str, Any]:
     return {
         "objective": row["objective"],
         "seed": row["seed"],
-        "test bound": f"{float(row['test_bound']):.2f} ± {float(row['bound_error']):.2f}",
-        "test log p(x)": f"{float(row['test_log_px']):.2f} ± {float(row['standard_error']):.2f}",
+        "test bound": _with_error(row["test_bound"], row["bound_error"]),
+        "test log p(x)": _with_error(row["test_log_px"], row["standard_error"]),
         "k-hat > 0.7": f"{100 * float(share):.1f} %" if share else "",
         "seconds": f"{float(row['seconds']):.1f}",
         "samples seen": row["samples_seen"],
         "guide": row["guide"],
     }
+
+
+def _with_error(mean: str, error: str) -> str:
+    """Both numbers in one cell; pandas leaves a cell empty where a run came to nothing."""
+    return f"{float(mean or 'nan'):.2f} ± {float(error or 'nan'):.2f}"
 
 
 def _run(folder: Path, heading: str) -> str:

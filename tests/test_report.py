@@ -1,6 +1,7 @@
 """The page: everything in it, nothing outside it, and a clear word where there is nothing to show."""
 
 import json
+from html.parser import HTMLParser
 
 import pytest
 
@@ -52,3 +53,76 @@ def test_a_broken_config_is_named(tmp_path):
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(ValueError, match=r"config\.json is not JSON"):
         write_report(tmp_path)
+
+
+class _Page(HTMLParser):
+    """What a reader gets: the tags, the pictures and links, the words; every tag closes in its turn."""
+
+    def __init__(self, folder):
+        super().__init__()
+        self.open, self.tags, self.links, self.words = [], [], [], ""
+        self.feed(write_report(folder).read_text(encoding="utf-8"))
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.links += [value for name, value in attrs if name in ("src", "href")]
+        if tag not in ("meta", "img"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.words += data
+
+
+def _edit_record(folder, **changes):
+    path = folder / "evidence.json"
+    path.write_text(json.dumps([record | changes for record in json.loads(path.read_text())]))
+
+
+def test_the_page_is_well_formed_and_carries_its_pictures(tmp_path):
+    page = _Page(_run_folder(tmp_path / "run"))
+    assert len(page.links) == 1 and page.links[0].startswith("data:image/png;base64,")
+    assert page.tags.count("table") == 2
+
+
+def test_a_config_alone_is_enough(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    assert "table" not in _Page(tmp_path).tags
+
+
+def test_words_are_escaped_wherever_they_come_from(tmp_path):
+    folder, evil = _run_folder(tmp_path / "run"), "<script>alert('&')</script>"
+    (folder / "config.json").write_text(json.dumps({"objective": evil}))
+    (folder / "verdict.json").write_text(json.dumps([evil]))
+    _edit_record(folder, method=evil, notes=[evil])
+    page = _Page(folder)
+    assert "script" not in page.tags and page.words.count(evil) == 5  # the config is shown twice
+
+
+def test_a_verdict_may_be_one_sentence(tmp_path):
+    folder = _run_folder(tmp_path / "run")
+    (folder / "verdict.json").write_text(json.dumps("Trust it."))
+    assert "Trust it." in _Page(folder).words
+
+
+def test_an_exact_value_has_no_error(tmp_path):
+    folder = _run_folder(tmp_path / "run")
+    _edit_record(folder, mean=-20.75, standard_error=None)
+    assert "-20.75" in _Page(folder).words and "-20.75 ±" not in _Page(folder).words
+
+
+def test_a_comparison_stands_a_run_that_came_to_nothing(tmp_path):
+    header = "objective,seed,test_bound,bound_error,test_log_px,standard_error,khat_over_0.7,seconds,samples_seen,guide"
+    (tmp_path / "table.csv").write_text(f"{header}\navb,0,,,,,,3.25,1000,own\n")
+    assert "nan ± nan" in _Page(tmp_path).words
+
+
+def test_a_reproduction_shows_the_pictures_beside_its_table(tmp_path):
+    (tmp_path / "table.csv").write_text("quantity,published,ours,error,budget\nVAE,-1.568,-1.55,0.00001,quick\n")
+    (tmp_path / "latents.png").write_bytes(b"\x89PNG not a real picture")
+    page = _Page(tmp_path)
+    assert "a paper published" in page.words and "several algorithms" not in page.words
+    assert "1.00e-05" in page.words and len(page.links) == 1
