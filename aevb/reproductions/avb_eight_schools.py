@@ -59,7 +59,7 @@ class AVBSettings:
     decay: bool = False
 
 
-QUICK = AVBSettings(steps=8_000, lr=5e-4, critic_lr=1e-3, width=128, num_blocks=2, num_samples=256, decay=True)
+QUICK = AVBSettings(steps=6_000, lr=5e-4, critic_lr=1e-3, width=128, num_blocks=2, num_samples=256, decay=True)
 
 
 def run(budget: str, out: Path, data_dir: str | Path | None = None) -> pd.DataFrame:

@@ -144,13 +144,13 @@ def draw_latents(loops: dict[str, Fit], num_samples: int = 1000) -> Figure:
     """Draw the latents of the four patterns, one colour each, beside each other for every run."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(4.2 * len(loops), 4.2), layout="constrained")
+    figure = Figure(figsize=(4.2 * len(loops) + 1.0, 4.6), layout="compressed")
     for axis, (name, loop) in zip(figure.subplots(1, len(loops), squeeze=False)[0], loops.items(), strict=True):
         z = _draws(loop, num_samples)
         for pattern, colour in enumerate(COLOURS):
             axis.scatter(*z[:, pattern].T.numpy(), s=3, c=colour, alpha=0.5, lw=0, label=f"pixel {pattern + 1}")
         axis.set(title=name, xlabel="$z_1$", ylabel="$z_2$", xlim=(-3.5, 3.5), ylim=(-3.5, 3.5), aspect="equal")
-    axis.legend(markerscale=4, frameon=False, fontsize=8)
+    axis.legend(markerscale=4, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return figure
 
 
