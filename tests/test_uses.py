@@ -1,0 +1,122 @@
+"""What a fitted pair is used for, on a model whose posterior is known."""
+
+import pyro
+import pytest
+import torch
+
+from aevb.inference import ContractError, Pair
+from aevb.inference.uses import (
+    decode,
+    generate,
+    impute,
+    infer,
+    interpolate,
+    linear_probe,
+    nearest_neighbours,
+    reconstruct,
+    traverse,
+)
+from aevb.models import ProbabilisticPCA
+
+
+@pytest.fixture(scope="module")
+def known():
+    """Probabilistic PCA with its exact posterior as the guide, and data from it."""
+    torch.manual_seed(0)
+    model = ProbabilisticPCA(data_dim=5, latent_dim=2)
+    with torch.no_grad():
+        model.weight.copy_(torch.randn(5, 2))
+        model.mean.copy_(torch.arange(5.0))
+        model.log_scale.fill_(-1.0)
+    x = model.simulate(400).detach()
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", model.posterior(x))
+
+    return model, Pair(model, guide).check(x), x
+
+
+def test_generate_matches_the_marginal(known):
+    model, pair, _ = known
+    draws, means = generate(pair, 20_000, seed=1)
+    assert draws.shape == means.shape == (20_000, 5)
+    covariance = model.weight @ model.weight.T + (2 * model.log_scale).exp() * torch.eye(5)
+    error = (covariance.diagonal() / 20_000).sqrt()
+    assert ((draws.mean(0) - model.mean).abs() < 4 * error).all()
+    torch.testing.assert_close(draws.T.cov(), covariance.detach(), rtol=0.1, atol=0.05)
+
+
+def test_infer_is_the_posterior_mean(known):
+    model, pair, x = known
+    exact = model.posterior(x[:20]).mean.detach()
+    scale = model.posterior(x[:20]).stddev.detach()
+    ours = infer(pair, x[:20], num_samples=2000)
+    assert ((ours - exact).abs() < 5 * scale / 2000**0.5).all()
+
+
+def test_decode_interpolate_and_traverse_follow_the_linear_map(known):
+    model, pair, x = known
+
+    def mean(z):
+        return (model.mean + z @ model.weight.T).detach()
+
+    z = torch.tensor([[1.0, -2.0], [0.0, 0.5]])
+    torch.testing.assert_close(decode(pair, z), mean(z))
+    line = interpolate(pair, x[0], x[1], num_steps=5)
+    torch.testing.assert_close(line[2], line[[0, 4]].mean(0))
+    ends = infer(pair, x[:2], num_samples=500)
+    torch.testing.assert_close(line[[0, 4]], mean(ends))
+    grid = traverse(pair, x[0], torch.tensor([-1.0, 1.0]))
+    assert grid.shape == (2, 2, 5)
+    torch.testing.assert_close(grid[0, 1] - grid[0, 0], 2 * model.weight[:, 0].detach())
+
+
+def test_reconstruct_lies_near_the_data(known):
+    model, pair, x = known
+    noise = float(model.log_scale.detach().exp())
+    assert float((reconstruct(pair, x) - x).square().mean().sqrt()) < 2 * noise
+
+
+def test_impute_draws_from_the_conditional(known):
+    model, pair, x = known
+    row = x[:1].expand(4000, 5).clone()
+    row[:, 3:] = torch.nan
+    filled = impute(pair, row, num_rounds=60, seed=2)
+    torch.testing.assert_close(filled[:, :3], row[:, :3])
+    covariance = (model.weight @ model.weight.T + (2 * model.log_scale).exp() * torch.eye(5)).detach()
+    seen, hidden = covariance[:3, :3], covariance[3:, :3]
+    gain = hidden @ torch.linalg.inv(seen)
+    mean = model.mean[3:].detach() + gain @ (x[0, :3] - model.mean[:3].detach())
+    spread = (covariance[3:, 3:] - gain @ hidden.T).diagonal().sqrt()
+    assert ((filled[:, 3:].mean(0) - mean).abs() < 4 * spread / 4000**0.5).all()
+    torch.testing.assert_close(filled[:, 3:].std(0), spread, rtol=0.06, atol=0.0)
+
+
+def test_everything_missing_is_refused(known):
+    _, pair, x = known
+    with pytest.raises(ValueError, match="every entry is missing"):
+        impute(pair, torch.full_like(x[:2], torch.nan))
+
+
+def test_neighbours_and_probe():
+    torch.manual_seed(0)
+    centres = torch.tensor([[5.0, 0.0], [-5.0, 0.0]])
+    labels = torch.arange(100) % 2
+    latents = centres[labels] + torch.randn(100, 2)
+    assert nearest_neighbours(latents, latents[:3], 1).flatten().tolist() == [0, 1, 2]
+    assert linear_probe(latents[:60], labels[:60], latents[60:], labels[60:]) == 1.0
+
+
+def test_decode_of_several_sites_is_refused():
+    import pyro.distributions as dist
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            a = pyro.sample("a", dist.Normal(x.new_zeros(()), 1.0))
+            b = pyro.sample("b", dist.Normal(x.new_zeros(()), 1.0))
+            pyro.sample("x", dist.Normal(a + b, 1.0), obs=x)
+
+    pair = Pair(model).check(torch.zeros(3))
+    with pytest.raises(ContractError, match=r"\['a', 'b'\]"):
+        decode(pair, torch.zeros(2, 1))
