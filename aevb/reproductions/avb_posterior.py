@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 __all__ = ["SCALE", "Grid", "exact_posterior", "fit_avb", "fit_normal", "learned_ratio", "ring", "run"]
 
 SCALE = 0.3
+STEPS = {"quick": 4000, "paper": 40_000}
 TEST = torch.tensor([[0.5], [1.0], [1.5], [2.0]])
 
 
@@ -81,7 +82,7 @@ def run(budget: str, out: Path, data_dir: str | Path | None = None) -> pd.DataFr
     from aevb.figures import save
 
     check_budget(budget)
-    steps = 4000 if budget == "quick" else 40_000
+    steps = STEPS[budget]
     objective, loop = fit_avb(steps)
     normal, grid = fit_normal(steps), exact_posterior(TEST)
     save(draw_posteriors(loop, normal, grid), Path(out) / "posteriors.png")
