@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -53,6 +54,11 @@ class MAP:
     def trains(self) -> frozenset[str]:
         """Whatever the objective trains."""
         return self.objective.trains
+
+    @property
+    def observers(self) -> tuple[Any, ...]:
+        """Whatever watches the objective."""
+        return tuple(getattr(self.objective, "observers", ()))
 
     def start(self, pair: Pair, data: Dataset) -> nn.Module:
         """The objective's own memory."""
