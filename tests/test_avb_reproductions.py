@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import pyro.distributions as dist
 import pytest
 import torch
 
@@ -10,6 +11,8 @@ from aevb.data import Dataset
 from aevb.inference import log_evidence
 from aevb.inference.evidence import Evidence
 from aevb.inference.evidence.quadrature import Quadrature
+from aevb.inference.pair import Pair
+from aevb.models import eight_schools
 from aevb.reproductions import avb_eight_schools, avb_mnist, avb_posterior, avb_toy
 
 COLUMNS = ["quantity", "published", "ours", "error", "budget"]
@@ -30,11 +33,27 @@ def test_toy_prints_all_rows_of_the_published_table(tmp_path, monkeypatch):
 def test_eight_schools_compares_four_approximations_on_both_data_sets(tmp_path, monkeypatch):
     monkeypatch.setattr(avb_eight_schools, "QUICK", replace(avb_eight_schools.QUICK, steps=3, num_samples=8, width=8))
     monkeypatch.setattr(avb_eight_schools, "reference", lambda data, draws, seed: torch.randn(draws, 10))
-    monkeypatch.setattr(avb_eight_schools, "fit_autoguide", lambda family, data, draws: torch.randn(draws, 10))
+    monkeypatch.setattr(
+        avb_eight_schools, "fit_autoguide", lambda family, data: dist.Normal(torch.zeros(10), 1.0).to_event(1)
+    )
     table = avb_eight_schools.run("quick", tmp_path)
     assert list(table.columns) == COLUMNS
     assert table["published"].isin([1.13, 0.89, 0.55, 0.21]).sum() == 4
     assert all((tmp_path / f"posteriors_{variant}.png").exists() for variant in ("avb", "textbook"))
+
+
+def test_eight_schools_evidence_agrees_with_importance_sampling_from_the_prior():
+    data = avb_eight_schools.load("textbook")
+    pair = Pair(eight_schools).check(data)
+    torch.manual_seed(0)
+    log_lik = pair.log_densities(pair.sample_prior(data, 200_000), data)[1][:, 0].double()
+    weights = (log_lik - log_lik.max()).exp()
+    estimate = log_lik.max() + weights.mean().log()
+    error = weights.std() / weights.mean() / len(weights) ** 0.5
+    assert abs(estimate - avb_eight_schools.log_marginal(data)) < 4 * error
+    normal = dist.Normal(torch.zeros(10), 1.0).to_event(1)
+    divergence, error = avb_eight_schools.exact_divergence(normal, data)
+    assert abs(divergence - float(avb_eight_schools.log_marginal(data) - log_lik.mean())) < 5 * error
 
 
 def test_the_ring_posterior_on_its_grid_integrates_to_one_and_agrees_with_quadrature():

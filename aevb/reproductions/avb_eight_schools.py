@@ -29,6 +29,7 @@ import aevb.data
 from aevb.guides import ImplicitDistribution
 from aevb.inference import AdversarialVB, sample_divergence
 from aevb.inference.critics import ResidualCritic
+from aevb.inference.pair import Pair
 from aevb.inference.trainer import Fit
 from aevb.models import eight_schools
 from aevb.models.networks import MLP
@@ -39,10 +40,24 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-__all__ = ["AVBSettings", "fit_avb", "fit_autoguide", "load", "make_guide", "reference", "run"]
+__all__ = [
+    "AVBSettings",
+    "exact_divergence",
+    "fit_avb",
+    "fit_autoguide",
+    "load",
+    "log_marginal",
+    "make_guide",
+    "reference",
+    "run",
+]
 
 PUBLISHED = {"mean-field VB": 1.13, "full-rank VB": 0.89, "AVB": 0.55, "AVB with adaptive contrast": 0.21}
 NAMES = {"avb": "the notebook's sigma", "textbook": "the textbook's sigma"}
+NORMALS = {
+    "mean-field VB": pyro.infer.autoguide.AutoDiagonalNormal,
+    "full-rank VB": pyro.infer.autoguide.AutoMultivariateNormal,
+}
 Data = tuple[Tensor, Tensor]
 
 
@@ -81,8 +96,12 @@ def run(budget: str, out: Path, data_dir: str | Path | None = None) -> pd.DataFr
     for variant in NAMES:
         data = load(variant)
         sets = {"NUTS": reference(data, draws, seed=0)}
-        sets["mean-field VB"] = fit_autoguide(pyro.infer.autoguide.AutoDiagonalNormal, data, draws)
-        sets["full-rank VB"] = fit_autoguide(pyro.infer.autoguide.AutoMultivariateNormal, data, draws)
+        for name, family in NORMALS.items():
+            normal = fit_autoguide(family, data)
+            sets[name] = normal.sample((draws,))
+            rows.append(
+                Row(f"KL({name} || posterior), exact, {NAMES[variant]}", math.nan, *exact_divergence(normal, data))
+            )
         sets["AVB"] = fit_avb(data, settings, draws, adaptive_contrast=False)
         sets["AVB with adaptive contrast"] = fit_avb(data, settings, draws, adaptive_contrast=True)
         save(draw_posteriors(sets), out / f"posteriors_{variant}.png")
@@ -113,8 +132,8 @@ def reference(data: Data, draws: int, seed: int, num_chains: int = 4) -> Tensor:
     return torch.cat(chains)[:draws]
 
 
-def fit_autoguide(family: Callable[..., Any], data: Data, draws: int, steps: int = 4000) -> Tensor:
-    """Fit one of Pyro's autoguides by SVI and draw from it, ``[draws, 10]`` in the order mu, tau, eta."""
+def fit_autoguide(family: Callable[..., Any], data: Data, steps: int = 4000) -> Any:
+    """Fit one of Pyro's autoguides by SVI; return the normal over (mu, tau, eta), event shape ``[10]``."""
     pyro.set_rng_seed(0)
     pyro.clear_param_store()
     guide = family(eight_schools, init_loc_fn=pyro.infer.autoguide.init_to_sample, init_scale=0.1)
@@ -123,9 +142,28 @@ def fit_autoguide(family: Callable[..., Any], data: Data, draws: int, steps: int
     svi = pyro.infer.SVI(eight_schools, guide, optimizer, elbo)
     for _ in range(steps):
         svi.step(*data)
+    pyro.clear_param_store()
+    return guide.get_posterior()
+
+
+def exact_divergence(normal: Any, data: Data, draws: int = 20_000) -> tuple[float, float]:
+    """Return KL(normal || posterior) = log p(y) - ELBO with its Monte Carlo error; log p(y) is by quadrature."""
     with torch.no_grad():
-        z: Tensor = guide.get_posterior().sample((draws,))
-    return z.detach()
+        z = normal.sample((draws,))
+        latents = {"mu": z[:, :1], "tau": z[:, 1:2], "eta": z[:, None, 2:]}
+        log_weight = Pair(eight_schools).check(data).log_joint(latents, data)[:, 0] - normal.log_prob(z)
+    return float(log_marginal(data) - log_weight.mean()), float(log_weight.std()) / draws**0.5
+
+
+def log_marginal(data: Data, half_width: float = 6.0, nodes: int = 601) -> Tensor:
+    """Return log p(y): y_j given mu, tau is N(mu, sigma_j^2 + tau^2), and mu and tau are integrated on a grid."""
+    y, sigma = (part.double() for part in data)
+    axis = torch.linspace(-half_width, half_width, nodes, dtype=torch.double)
+    mu, tau = (grid.unsqueeze(-1) for grid in torch.meshgrid(axis, axis, indexing="ij"))
+    log_joint = dist.Normal(mu, (sigma.square() + tau.square()).sqrt()).log_prob(y).sum(-1)
+    log_joint = log_joint + sum(dist.Normal(0.0, 1.0).log_prob(grid).squeeze(-1) for grid in (mu, tau))
+    value: Tensor = log_joint.logsumexp((0, 1)) + 2.0 * (axis[1] - axis[0]).log()
+    return value
 
 
 def make_guide() -> Callable[[Tensor, Tensor], None]:
