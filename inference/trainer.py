@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyro
 import torch
 from torch import Tensor, nn
 
@@ -21,15 +20,17 @@ from .checkpoint import read_checkpoint, write_checkpoint
 from .data import as_dataset
 from .diagnosis import NonFiniteError, first_non_finite
 from .evidence.elbo import mean_bound
-from .objectives import SGVB, Batch, Objective, Phase
+from .levels import Levels
+from .objectives import SGVB, Batch, Objective
 from .pair import Pair, as_data
+from .players import Optimizer, Players
 from .progress import Progress
 from .random_state import RandomState
 from .run import Run
+from .step import EagerStep, NotFinite
 
 __all__ = ["Fit", "Observer", "fit"]
 
-Optimizer = Callable[[list[nn.Parameter]], torch.optim.Optimizer]
 Observer = Callable[["Fit"], None]
 
 
@@ -51,6 +52,7 @@ def fit(
     validation: Any = None,
     seed: int = 0,
     device: str = "auto",
+    compile: str = "auto",
     checkpoint: str | Path | None = None,
     resume: bool = False,
     observers: Sequence[Observer] = (),
@@ -75,6 +77,9 @@ def fit(
         seed: Of batches and draws; the same seed gives the same result to the bit on one machine. The global
             random state is left as it was found.
         device: ``"auto"`` (an accelerator where there is one), ``"cpu"``, ``"cuda"``...
+        compile: ``"graph"`` runs the step as one captured graph, the same to rounding; ``"full"`` compiles that graph;
+            ``"auto"`` does what pays in a run of this length; ``"never"`` runs the programs themselves at each step.
+            A pair that cannot be captured runs as under ``"never"``, and a warning says why.
         checkpoint: A file that is written after every epoch.
         resume: Go on from ``checkpoint`` where it exists.
         observers: Called with the :class:`Fit` after every epoch, e.g. ``EarlyStopping()``.
@@ -101,14 +106,13 @@ def fit(
         validation=validation,
         seed=seed,
         device=device,
+        compile=compile,
         checkpoint=checkpoint,
         resume=resume,
         observers=observers,
         progress=progress,
     )
-    for _ in loop:
-        pass
-    return loop.run
+    return loop.drain()
 
 
 @dataclass(frozen=True)
@@ -159,6 +163,7 @@ class Fit:
         validation: Any = None,
         seed: int = 0,
         device: str = "auto",
+        compile: str = "auto",
         checkpoint: str | Path | None = None,
         resume: bool = False,
         observers: Sequence[Observer] = (),
@@ -170,7 +175,6 @@ class Fit:
         self.data = as_dataset(data, self.device)
         self.validation = None if validation is None else as_dataset(validation, self.device)
         self.objective: Objective = SGVB() if objective is None else objective
-        self.optimizer = optimizer
         self.batch_size = min(batch_size, len(self.data))
         self.length = Length.of(epochs, steps, samples_seen, len(self.data), self.batch_size)
         self.seed = seed
@@ -181,8 +185,9 @@ class Fit:
         self.pair = Pair(model, guide).to(self.device)
         self.random = RandomState(seed, self.device)
         self.memory = self._prepare()
-        self.optimizers: dict[str, torch.optim.Optimizer] = {}
-        self._enlist()
+        self.players = Players(self.pair, self.memory, self.objective, optimizer)
+        eager = EagerStep(self.objective, self.pair, self.memory, self.players)
+        self._make_step = Levels(eager, self.data, level=compile, steps=self.length.steps)
 
         self.step = 0
         self.stopped: str | None = None
@@ -200,27 +205,31 @@ class Fit:
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
         """Step until the length is reached or an observer stops the run."""
         with self._progress:
-            while self.step < self.length.steps and self.stopped is None:
+            while not self.done:
                 yield self.advance()
+
+    def drain(self) -> Run:
+        """Step to the end, and return the run."""
+        with self._progress:
+            while not self.done:
+                with self.random:  # once an epoch: the stream need not be put away between steps nobody sees
+                    while not self._step():
+                        pass
+                self._close_epoch()
+        return self.run
 
     def advance(self) -> dict[str, Tensor]:
         """Make one step and return what the objective reports of it."""
-        began = time.perf_counter()
-        report: dict[str, Tensor] = {}
-        batch = self._next_batch()
-        with self.random, pyro.validation_enabled(False):
-            for phase in self.objective(self.pair, batch, self.memory):
-                self._turn(phase, batch)
-                report.update(phase.report)
-        self.step += 1
-        self._counted += 1
-        for name, value in report.items():
-            self._sums[name] = self._sums[name] + value if name in self._sums else value
-        self._seconds += time.perf_counter() - began
-        self._progress.advance(self.step, report)
-        if self.step % self.length.steps_per_epoch == 0 or self.step == self.length.steps:
+        with self.random:
+            over = self._step()
+        if over:
             self._close_epoch()
-        return report
+        return self._report
+
+    @property
+    def done(self) -> bool:
+        """Whether the length is reached or an observer stopped the run."""
+        return self.step >= self.length.steps or self.stopped is not None
 
     def stop(self, reason: str) -> None:
         """End the run after this epoch (for observers)."""
@@ -245,45 +254,45 @@ class Fit:
 
     # ------------------------------------------------------------------ one step
 
-    def _next_batch(self) -> Batch:
-        position = self.step % self.length.steps_per_epoch * self.batch_size
+    def _step(self) -> bool:
+        """Make one step inside the run's random stream; say whether it ended an epoch or the run."""
+        began, current = time.perf_counter(), self.step
+        batch = self._batch(current)
+        try:
+            self._report = self._make_step(batch)
+            self.step += 1
+            over = self.step % self.length.steps_per_epoch == 0 or self.step == self.length.steps
+            if over:
+                self._make_step.settle()
+        except NotFinite as error:
+            self.step = current - error.late
+            raise self._said(error) from error
+        self._counted += 1
+        for name, value in self._report.items():
+            self._sums[name] = self._sums[name] + value if name in self._sums else value
+        self._seconds += time.perf_counter() - began
+        self._progress.advance(self.step, self._report)
+        return over
+
+    def _batch(self, step: int) -> Batch:
+        position = step % self.length.steps_per_epoch * self.batch_size
         if position == 0 or len(self._order) == 0:
-            self._order = self.random.permutation(len(self.data), epoch=self.step // self.length.steps_per_epoch)
-        index = self._order[position : position + self.batch_size].to(self.device)
-        with self.random:
-            data = as_data(self.data[index])
-        return Batch(data, index, len(self.data), torch.tensor(self.step, device=self.device))
+            order = self.random.permutation(len(self.data), epoch=step // self.length.steps_per_epoch)
+            self._order = order.to(self.device)
+        index = self._order[position : position + self.batch_size]
+        data = () if self._make_step.gathers else as_data(self.data[index])
+        return Batch(data, index, len(self.data), torch.tensor(step, device=self.device))
 
-    def _turn(self, phase: Phase, batch: Batch) -> None:
-        """Give every player of a phase the gradient of its own loss, check it, and step."""
-        players = self._players()
-        by_loss: dict[int, list[str]] = {}
-        for player, loss in phase.losses.items():
-            by_loss.setdefault(id(loss), []).append(player)
-        moving: list[str] = []
-        for group in by_loss.values():
-            loss = phase.losses[group[0]]
-            parameters = _unique([p for player in group for p in players[player]])
-            gradients = torch.autograd.grad(loss, parameters, allow_unused=True, retain_graph=len(by_loss) > 1)
-            for parameter, gradient in zip(parameters, gradients, strict=True):
-                parameter.grad = gradient
-            self._insist_on_finite(group, loss, [g for g in gradients if g is not None], batch)
-            moving += group
-        for player in moving:
-            self.optimizers[player].step()
-            self.optimizers[player].zero_grad(set_to_none=True)
-        if self.pair.births != self._births:
-            self._enlist()
-
-    def _insist_on_finite(self, players: list[str], loss: Tensor, gradients: list[Tensor], batch: Batch) -> None:
-        norm = torch.nn.utils.get_total_norm(gradients) if gradients else loss.detach()
-        if bool(torch.isfinite(loss.detach() + norm)):
-            return
+    def _said(self, error: NotFinite) -> NonFiniteError:
+        """The error in full: step, players and site; the run holds the last good parameters."""
         self.pair.zero_grad(set_to_none=True)
-        what = "gradient" if bool(torch.isfinite(loss.detach())) else "loss"
-        raise NonFiniteError(
-            f"step {self.step + 1}: the {what} of {' and '.join(players)} is not finite "
-            f"(loss {float(loss.detach()):g}, gradient norm {float(norm):g}); {first_non_finite(self.pair, batch.data)}. "
+        what = "gradient" if math.isfinite(error.loss) else "loss"
+        position = self.step % self.length.steps_per_epoch * self.batch_size
+        rows = self._order[position : position + self.batch_size]
+        site = first_non_finite(self.pair, as_data(self.data[rows]))
+        return NonFiniteError(
+            f"step {self.step + 1}: the {what} of {' and '.join(error.players)} is not finite "
+            f"(loss {error.loss:g}, gradient norm {error.norm:g}); {site}. "
             f"The parameters are kept as step {self.step} left them. Lower the learning rate, or bound the scales.",
             run=self.run,
         )
@@ -319,34 +328,10 @@ class Fit:
             self.pair.check(as_data(self.data[rows])).to(self.device)
             return self.objective.start(self.pair, self.data).to(self.device)
 
-    def _players(self) -> dict[str, list[nn.Parameter]]:
-        mine = {name: list(child.parameters()) for name, child in self.memory.named_children()}
-        return {name: p for name, p in (self.pair.players() | mine).items() if name in self.objective.trains}
-
-    def _enlist(self) -> None:
-        """Give every player an optimiser; a parameter born late joins its player's."""
-        self._births = self.pair.births
-        owned = {id(p) for o in self.optimizers.values() for group in o.param_groups for p in group["params"]}
-        for player, parameters in self._players().items():
-            # A parameter that two players share (a prior made of the guide's network) is stepped once.
-            fresh = [p for p in parameters if id(p) not in owned]
-            owned |= {id(p) for p in fresh}
-            if player in self.optimizers:
-                if fresh:
-                    self.optimizers[player].add_param_group({"params": fresh})
-            else:
-                self.optimizers[player] = self._optimizer(player)(fresh or [nn.Parameter(torch.zeros(0))])
-
-    def _optimizer(self, player: str) -> Optimizer:
-        if not isinstance(self.optimizer, Mapping):
-            return self.optimizer
-        if player not in self.optimizer:
-            raise ValueError(f"optimizer has no entry for player {player!r}; it names {sorted(self.optimizer)}.")
-        return self.optimizer[player]
-
-
-def _unique(parameters: list[nn.Parameter]) -> list[nn.Parameter]:
-    return list({id(p): p for p in parameters}.values())
+    @property
+    def optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        """Each player's optimiser."""
+        return self.players.optimizers
 
 
 def _device(name: str) -> torch.device:

@@ -1,0 +1,105 @@
+"""One training step: an objective's phases on a batch, each player moved by the gradient of its own loss.
+
+:func:`play` says what a step is; how parameters are moved is handed in. :class:`EagerStep` moves them with the torch
+optimisers, checked at once; the captured step (:mod:`~aevb.inference.compile`) writes the same moves into a graph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import pyro
+import torch
+from torch import Tensor, nn
+
+from .objectives import Batch, Objective, Phase
+from .pair import Pair
+from .players import Players
+
+__all__ = ["EagerStep", "Mover", "NotFinite", "Report", "Turn", "gradient_norm", "play"]
+
+Report = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Turn:
+    """Players that descend one loss: their parameters and its gradients (``None`` where it does not depend)."""
+
+    players: tuple[str, ...]
+    loss: Tensor
+    parameters: list[nn.Parameter]
+    gradients: list[Tensor | None]
+
+
+Mover = Callable[[list[Turn]], None]
+
+
+class NotFinite(ArithmeticError):
+    """A loss or a gradient is not finite; the parameters are those before the turn."""
+
+    def __init__(self, players: tuple[str, ...], loss: float, norm: float) -> None:
+        super().__init__(f"loss {loss:g}, gradient norm {norm:g}")
+        self.players, self.loss, self.norm = players, loss, norm
+        self.late = 0  # steps between the one that went wrong and the last one made
+
+
+def play(objective: Objective, pair: Pair, memory: nn.Module, batch: Batch, players: Players, move: Mover) -> Report:
+    """Carry out every phase of a step and return what the objective reports."""
+    report: Report = {}
+    for phase in objective(pair, batch, memory):
+        move(list(_turns(phase, players)))
+        report.update(phase.report)
+    return report
+
+
+def gradient_norm(turn: Turn) -> Tensor:
+    """The norm of a turn's gradients, a scalar; of nothing, the loss, so that it is finite where the loss is."""
+    gradients = [gradient for gradient in turn.gradients if gradient is not None]
+    return torch.nn.utils.get_total_norm(gradients) if gradients else turn.loss.detach()
+
+
+@dataclass
+class EagerStep:
+    """A step under Pyro's handlers, its loss and gradients checked before anything moves."""
+
+    objective: Objective
+    pair: Pair
+    memory: nn.Module
+    players: Players
+
+    def __call__(self, batch: Batch) -> Report:
+        """Make the step.
+
+        Raises:
+            NotFinite: A loss or a gradient is not finite.
+        """
+        with pyro.validation_enabled(False):
+            return play(self.objective, self.pair, self.memory, batch, self.players, self._move)
+
+    def _move(self, turns: list[Turn]) -> None:
+        for turn in turns:
+            norm = gradient_norm(turn)
+            if not bool(torch.isfinite(turn.loss.detach() + norm)):
+                raise NotFinite(turn.players, float(turn.loss.detach()), float(norm))
+        for turn in turns:
+            for parameter, gradient in zip(turn.parameters, turn.gradients, strict=True):
+                parameter.grad = gradient
+        for player in [player for turn in turns for player in turn.players]:
+            self.players.optimizers[player].step()
+            self.players.optimizers[player].zero_grad(set_to_none=True)
+        if self.players.outdated:
+            self.players.enlist()
+
+
+def _turns(phase: Phase, players: Players) -> Iterable[Turn]:
+    """Players that share a loss share one backward pass."""
+    parameters_of = players.parameters()
+    by_loss: dict[int, list[str]] = {}
+    for player, loss in phase.losses.items():
+        by_loss.setdefault(id(loss), []).append(player)
+    for group in by_loss.values():
+        loss = phase.losses[group[0]]
+        parameters = list({id(p): p for player in group for p in parameters_of[player]}.values())
+        gradients = torch.autograd.grad(loss, parameters, allow_unused=True, retain_graph=len(by_loss) > 1)
+        yield Turn(tuple(group), loss, parameters, list(gradients))

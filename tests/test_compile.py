@@ -1,0 +1,218 @@
+"""The captured step against the step under Pyro's handlers: same seed, same numbers."""
+
+import warnings
+from functools import partial
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+
+from aevb import guides
+from aevb.inference import MAP, MCEM, SGVB, Fit, NonFiniteError, WakeSleep, fit
+from aevb.inference import objectives as objectives_room
+from aevb.models import LatentVariableModel, likelihoods, networks, priors
+
+ADAM = partial(torch.optim.Adam, lr=1e-3, fused=True)
+_NAMED = {"SGVB", "MAP", "MCEM", "WakeSleep", "PyroELBO", "Only", "EM", "Summarized", "Batch", "Objective", "Phase"}
+OBJECTIVES = {
+    "SGVB A": SGVB(estimator="A"),
+    "SGVB B": SGVB(estimator="B"),
+    "SGVB A, 3 samples": SGVB(estimator="A", num_samples=3),
+    "WakeSleep": WakeSleep(),
+    "MCEM": MCEM(num_leapfrog=2, num_updates=2),
+    "MAP": MAP(SGVB()),
+} | {
+    name: getattr(objectives_room, name)()
+    for name in objectives_room.__all__
+    if name not in _NAMED and isinstance(getattr(objectives_room, name), type)
+}
+
+
+@pytest.fixture(scope="module")
+def data():
+    torch.manual_seed(0)
+    return torch.bernoulli(torch.rand(200, 12))
+
+
+def pair():
+    torch.manual_seed(1)
+    model = LatentVariableModel(priors.StandardNormal(3), networks.MLP(3, 12, hidden=[16]), likelihoods.Bernoulli())
+    return model, guides.Normal(latent_dim=3, encoder=networks.MLP(12, hidden=[16]))
+
+
+def train(data, level, *, programs=None, objective=None, optimizer=ADAM, steps=100):
+    model, guide = pair() if programs is None else programs
+    objective = SGVB() if objective is None else objective
+    guide = guide if "guide" in objective.trains else None
+    return fit(
+        model, guide, data, objective=objective, optimizer=optimizer, steps=steps, batch_size=50, compile=level,
+        progress=False,
+    )  # fmt: skip
+
+
+def flat(run):
+    return torch.cat([p.detach().flatten() for p in run.pair.parameters()])
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_captured_equals_eager_over_100_steps(name, data):
+    eager, captured = (train(data, level, objective=OBJECTIVES[name]) for level in ("never", "graph"))
+    assert torch.allclose(flat(eager), flat(captured), atol=1e-5)
+    clocks = {"seconds"}
+    for column in eager.rows[-1].keys() - clocks:
+        assert captured.rows[-1][column] == pytest.approx(eager.rows[-1][column], rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        partial(torch.optim.Adam, lr=1e-3, weight_decay=0.01),
+        partial(torch.optim.AdamW, lr=1e-3, weight_decay=0.1),
+        partial(torch.optim.Adagrad, lr=0.02, lr_decay=0.1),
+        partial(torch.optim.SGD, lr=0.01, momentum=0.9, nesterov=True),
+        partial(torch.optim.SGD, lr=0.01, weight_decay=0.1),
+    ],
+)
+def test_optimisers_in_the_graph_equal_torchs_own(optimizer, data):
+    eager, captured = (train(data, level, optimizer=optimizer) for level in ("never", "graph"))
+    assert torch.allclose(flat(eager), flat(captured), atol=1e-5)
+
+
+def test_the_captured_runs_make_no_warning(data):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        train(data, "graph", steps=4)
+
+
+def test_a_schedule_that_reads_the_step_really_changes(data):
+    annealed = objectives_room.KLAnnealing(steps=16)
+    run = train(data, "graph", objective=annealed, steps=16)
+    weights = [row["kl_weight"] for row in run.rows]
+    assert weights == pytest.approx([(4 * epoch + 1.5) / 16 for epoch in range(4)])
+
+
+def test_parameters_of_plain_functions_move(data):
+    def programs():
+        def model(x):
+            loc = pyro.param("loc", torch.zeros(3))
+            weight = pyro.param("weight", torch.full((3, 12), 0.1))
+            with pyro.plate("data", len(x)):
+                z = pyro.sample("z", dist.Normal(loc, 1.0).to_event(1))
+                pyro.sample("x", dist.Bernoulli(logits=z @ weight).to_event(1), obs=x)
+
+        def guide(x):
+            weight = pyro.param("guide_weight", torch.full((12, 3), 0.1))
+            scale = pyro.param("scale", torch.ones(3), constraint=dist.constraints.positive)
+            with pyro.plate("data", len(x)):
+                pyro.sample("z", dist.Normal(x @ weight, scale).to_event(1))
+
+        return model, guide
+
+    eager, captured = (train(data, level, programs=programs()) for level in ("never", "graph"))
+    assert torch.allclose(flat(eager), flat(captured), atol=1e-5)
+    start = {"loc": 0.0, "weight": 0.1, "guide_weight": 0.1, "scale": 1.0}
+    for name, value in captured.params.items():
+        assert not torch.allclose(value, torch.full_like(value, start[name]), atol=1e-3), name
+
+
+def branching():
+    model, guide = pair()
+
+    def program(x):
+        pyro.module("model", model)
+        scale = 2.0 if bool(x.sum() > 1e9) else 1.0
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(0.0, scale).expand([3]).to_event(1))
+            pyro.sample("x", dist.Bernoulli(logits=model.decoder(z)).to_event(1), obs=x)
+
+    return program, guide
+
+
+def test_a_pair_that_branches_on_data_trains_uncaptured_and_says_so_once(data):
+    with pytest.warns(RuntimeWarning, match="uncaptured") as said:
+        run = train(data, "graph", programs=branching())
+    assert len([w for w in said if "uncaptured" in str(w.message)]) == 1
+    assert torch.allclose(flat(run), flat(train(data, "never", programs=branching())), atol=1e-5)
+
+
+def test_a_number_read_from_the_data_is_not_baked_in(data):
+    def programs():
+        model, guide = pair()
+
+        def program(x):
+            pyro.module("model", model)
+            first = float(x.numpy()[0].sum())  # escapes torch
+            with pyro.plate("data", len(x)):
+                z = pyro.sample("z", dist.Normal(0.0, 1.0 + first).expand([3]).to_event(1))
+                pyro.sample("x", dist.Bernoulli(logits=model.decoder(z)).to_event(1), obs=x)
+
+        return program, guide
+
+    with pytest.warns(RuntimeWarning, match="uncaptured"):
+        train(data, "graph", programs=programs(), steps=2)
+
+
+def test_a_tensor_that_wants_a_gradient_is_not_baked_in(data):
+    loose = torch.zeros(12, requires_grad=True)
+
+    def programs():
+        model, guide = pair()
+
+        def program(x):
+            pyro.module("model", model)
+            with pyro.plate("data", len(x)):
+                z = pyro.sample("z", dist.Normal(0.0, 1.0).expand([3]).to_event(1))
+                pyro.sample("x", dist.Bernoulli(logits=model.decoder(z) + loose).to_event(1), obs=x)
+
+        return program, guide
+
+    with pytest.warns(RuntimeWarning, match="wants a gradient"):
+        train(data, "graph", programs=programs(), steps=2)
+
+
+def test_an_optimiser_without_a_form_in_the_graph_still_trains(data):
+    with pytest.warns(RuntimeWarning, match="RMSprop"):
+        run = train(data, "graph", optimizer=partial(torch.optim.RMSprop, lr=1e-3), steps=2)
+    assert len(run.rows) == 1
+
+
+def test_a_changed_learning_rate_is_obeyed(data):
+    def halt(loop):
+        for optimizer in loop.optimizers.values():
+            optimizer.param_groups[0]["lr"] = 0.0
+
+    model, guide = pair()
+    states = []
+    watch = [halt, lambda loop: states.append(torch.cat([p.detach().flatten() for p in loop.pair.parameters()]))]
+    fit(model, guide, data, steps=12, batch_size=50, compile="graph", observers=watch, progress=False)
+    assert torch.equal(states[0], states[2])
+
+
+@pytest.mark.parametrize("level", ["never", "graph"])
+def test_the_last_good_parameters_survive_a_bad_batch(level, data):
+    model, guide = pair()
+
+    def program(x):
+        pyro.module("model", model)
+        rare = (x.amax(-1, keepdim=True) > 4.0).float()
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0).expand([3]).to_event(1))
+            pyro.sample("x", dist.Normal(model.decoder(z) / (1.0 - rare), 1.0).to_event(1), obs=x)
+
+    rare = data.clone()
+    rare[40] = 5.0  # one row that turns the likelihood infinite
+    good = []
+    with warnings.catch_warnings(), pytest.raises(NonFiniteError, match=r"site 'x'") as caught:
+        warnings.simplefilter("error", RuntimeWarning)
+        for _ in (loop := Fit(program, guide, rare, batch_size=50, steps=8, compile=level, seed=2, progress=False)):
+            good.append(flat(loop.run))
+    assert f"step {len(good) + 1}: the loss of model and guide" in str(caught.value)
+    assert len(good) > 0
+    assert torch.equal(flat(caught.value.run), good[-1])
+    assert caught.value.run.settings["steps"] == len(good)
+
+
+def test_an_unknown_level_is_refused(data):
+    with pytest.raises(ValueError, match="compile='fast'"):
+        train(data, "fast")
