@@ -4,16 +4,58 @@ This room knows Pyro programs, not this library's own blocks: it imports neither
 """
 
 from .arviz_export import guide_draws, hmc_draws
+from .calibration import Calibration, HMCSampler, simulation_based_calibration
 from .diagnosis import NonFiniteError
+from .diagnostics import Usage, latent_usage
+from .doctor import Finding, doctor
 from .early_stopping import EarlyStopping
+from .elbo_surgery import Surgery, elbo_surgery
 from .evidence import log_evidence
-from .objectives import MAP, MCEM, SGVB, AdversarialVB, PyroELBO, WakeSleep
+from .microscope import gradient_microscope
+from .model_comparison import compare
+from .objectives import (
+    EM,
+    IWAE,
+    MAP,
+    MCEM,
+    SGVB,
+    AdversarialVB,
+    DReG,
+    FreeBits,
+    FullVB,
+    KLAnnealing,
+    PyroELBO,
+    Renyi,
+    ReweightedWakeSleep,
+    StickingTheLanding,
+    WakeSleep,
+)
 from .pair import Cloud, ContractError, Pair
 from .run import Run, load
 from .sample_divergence import sample_divergence
 from .trainer import Fit, fit
 
 __all__ = [
+    "EM",
+    "IWAE",
+    "DReG",
+    "FreeBits",
+    "FullVB",
+    "KLAnnealing",
+    "Renyi",
+    "ReweightedWakeSleep",
+    "StickingTheLanding",
+    "Calibration",
+    "HMCSampler",
+    "simulation_based_calibration",
+    "Usage",
+    "latent_usage",
+    "Finding",
+    "doctor",
+    "Surgery",
+    "elbo_surgery",
+    "gradient_microscope",
+    "compare",
     "MAP",
     "MCEM",
     "SGVB",

@@ -26,7 +26,7 @@ __all__ = ["FreeBits"]
 class FreeBits:
     """Maximise the bound with the first nats of every latent dimension free, against posterior collapse.
 
-    A site whose guide or prior does not factorise over dimensions is one group with one floor.
+    A site whose guide or prior does not factorise is one group, whose floor is that of its dimensions together.
 
     Args:
         floor: The floor lambda, nats a dimension.
@@ -61,9 +61,12 @@ class FreeBits:
     def __call__(self, pair: Pair, batch: Batch, memory: nn.Module) -> Iterator[Phase]:
         """Yield the one phase: both players on the bound with the floored rate; the true bound is reported."""
         cloud, by_site = rates(pair, batch.data, self.num_samples)
-        per_dimension = torch.cat([kl.mean(0) for kl in by_site.values()])
-        fit, rate = cloud.log_lik.mean(), per_dimension.sum()
-        loss = -(fit - per_dimension.clamp(min=self.floor).sum())
-        share = (per_dimension.detach() < self.floor).to(rate.dtype).mean()
+        groups = torch.cat([kl.mean(0) for kl in by_site.values()])
+        dimensions = [cloud.z[name][0, 0].numel() / kl.shape[1] for name, kl in by_site.items()]
+        widths = [torch.full_like(kl[0], size) for size, kl in zip(dimensions, by_site.values(), strict=True)]
+        floor = self.floor * torch.cat(widths).detach()
+        fit, rate = cloud.log_lik.mean(), groups.sum()
+        loss = -(fit - torch.maximum(groups, floor).sum())
+        share = (groups.detach() < floor).to(rate.dtype).mean()
         report = {"bound": (fit - rate).detach(), "rate": rate.detach(), "share_below_floor": share}
         yield Phase({"model": loss, "guide": loss}, report)
