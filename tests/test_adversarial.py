@@ -281,3 +281,21 @@ def test_wrong_settings_are_named():
         AdversarialVB(quadratic=-1.0)
     with pytest.raises(ValueError, match="patience=0"):
         CriticWatch(patience=0)
+
+
+@pytest.mark.parametrize("contrast", [False, True])
+def test_a_captured_step_is_the_eager_step(contrast):
+    def run(level):
+        torch.manual_seed(0)
+        model = LatentVariableModel(priors.StandardNormal(2), networks.MLP(2, 4, hidden=[8]), likelihoods.Bernoulli())
+        guide = guides.NoiseBasis(2, networks.MLP(4, hidden=[8]), num_bases=2, noise_dim=3, basis_hidden=[8])
+        objective = AdversarialVB(critic=SMALL, critic_steps=2, adaptive_contrast=contrast)
+        return fit(
+            model, guide, torch.eye(4).repeat(5, 1), objective=objective, steps=6, batch_size=8, compile=level, **QUIET
+        )
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)  # what cannot be captured is warned of
+        captured, eager = run("graph"), run("never")
+    for (name, a), b in zip(eager.pair.state_dict().items(), captured.pair.state_dict().values(), strict=True):
+        torch.testing.assert_close(a, b, msg=name)
