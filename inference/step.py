@@ -101,5 +101,7 @@ def _turns(phase: Phase, players: Players) -> Iterable[Turn]:
     for group in by_loss.values():
         loss = phase.losses[group[0]]
         parameters = list({id(p): p for player in group for p in parameters_of[player]}.values())
+        if not parameters:  # a model that has nothing to learn
+            continue
         gradients = torch.autograd.grad(loss, parameters, allow_unused=True, retain_graph=len(by_loss) > 1)
         yield Turn(tuple(group), loss, parameters, list(gradients))

@@ -82,6 +82,7 @@ def posterior(model, data, *, steps=1000, num_samples=4, prior_scale=1.0, batch_
         batch_size=batch_size,
         progress=False,
         device="cpu",
+        compile="never",  # an optimiser of one's own is not captured
     )
     for _ in loop:
         pass
@@ -92,7 +93,7 @@ def test_the_posterior_of_linear_regression_to_two_percent(data):
     x, y = data
     precision = x.square().sum(0) / _NOISE**2 + 1.0
     mean, scale = (x * y[:, None]).sum(0) / _NOISE**2 / precision, precision**-0.5
-    found, pair = posterior(Regression(3), data, steps=1800, num_samples=8)
+    found, pair = posterior(Regression(3), data, steps=1500, num_samples=8)
     q = found["fn.weight"]
     assert bool(((q.loc - mean).abs() < 0.02 * mean.abs()).all()), (q.loc, mean)
     assert bool(((q.scale - scale).abs() < 0.02 * scale).all()), (q.scale, scale)

@@ -11,7 +11,7 @@ from pyro.infer import RenyiELBO
 from pyro.infer import ReweightedWakeSleep as PyroRWS
 from torch import nn
 
-from aevb.inference import SGVB, Pair
+from aevb.inference import SGVB, Pair, fit
 from aevb.inference.objectives import IWAE, Batch, DReG, Renyi, ReweightedWakeSleep, StickingTheLanding
 
 
@@ -212,3 +212,29 @@ def test_a_discrete_latent_is_refused_with_the_way_out():
         with pytest.raises(ValueError, match="ReweightedWakeSleep"):
             objective.start(discrete, X)
     next(ReweightedWakeSleep(guide="both")(discrete, batch(), nn.Module()))
+
+
+@pytest.mark.parametrize(
+    "objective",
+    [
+        IWAE(num_samples=4),
+        Renyi(alpha=0.5, num_samples=4),
+        DReG(num_samples=4),
+        StickingTheLanding(),
+        ReweightedWakeSleep(num_samples=4, guide="wake"),
+        ReweightedWakeSleep(num_samples=4, guide="sleep"),
+        ReweightedWakeSleep(num_samples=4, guide="both"),
+    ],
+    ids=repr,
+)
+def test_every_objective_finds_the_exact_posterior_of_a_conjugate_model(objective):
+    torch.manual_seed(0)
+    x = math.sqrt(2) * torch.randn(200)
+    start = ExactGuide()
+    with torch.no_grad():
+        start.slope.fill_(0.0)
+        start.scale.fill_(1.3)
+    options = {"steps": 400, "batch_size": 100, "progress": False, "device": "cpu", "compile": "never"}
+    fit(_model_1d, start, x, objective=objective, optimizer=lambda p: torch.optim.Adam(p, lr=0.01), **options)
+    assert float(start.slope) == pytest.approx(0.5, abs=0.05)
+    assert float(start.scale) == pytest.approx(0.5**0.5, abs=0.05)

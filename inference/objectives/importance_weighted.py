@@ -59,5 +59,6 @@ class IWAE:
         """Yield the one phase: both players on the negative bound, which is reported with the ELBO beside it."""
         log_weight = pair.cloud(batch.data, self.num_samples).log_weight
         bound = iwae_bound(log_weight).mean()
+        loss = -bound
         report = {"bound": bound.detach(), "elbo": log_weight.detach().mean()}
-        yield Phase({"model": -bound, "guide": -bound}, report)
+        yield Phase({"model": loss, "guide": loss}, report)

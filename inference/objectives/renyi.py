@@ -60,7 +60,8 @@ class Renyi:
         log_weight = pair.cloud(batch.data, self.num_samples).log_weight
         renyi = self.bound(log_weight).mean()
         lower = renyi if self.alpha >= 0.0 else iwae_bound(log_weight).mean()
-        yield Phase({"model": -renyi, "guide": -renyi}, {"bound": lower.detach(), "renyi_bound": renyi.detach()})
+        loss = -renyi
+        yield Phase({"model": loss, "guide": loss}, {"bound": lower.detach(), "renyi_bound": renyi.detach()})
 
     def bound(self, log_weight: Tensor) -> Tensor:
         """The bound of each datapoint, ``[K, batch] -> [batch]``, in nats."""
