@@ -48,7 +48,7 @@ def play(objective: Objective, pair: Pair, memory: nn.Module, batch: Batch, play
     """Carry out every phase of a step and return what the objective reports."""
     report: Report = {}
     for phase in objective(pair, batch, memory):
-        move(list(_turns(phase, players)))
+        move(_summed(list(_turns(phase, players))))
         report.update(phase.report)
     return report
 
@@ -105,3 +105,19 @@ def _turns(phase: Phase, players: Players) -> Iterable[Turn]:
             continue
         gradients = torch.autograd.grad(loss, parameters, allow_unused=True, retain_graph=len(by_loss) > 1)
         yield Turn(tuple(group), loss, parameters, list(gradients))
+
+
+def _summed(turns: list[Turn]) -> list[Turn]:
+    """A parameter that players of different losses share (a prior made of the guide's network) descends their sum."""
+    first: dict[int, tuple[Turn, int]] = {}
+    for turn in turns:
+        for position, (parameter, gradient) in enumerate(zip(turn.parameters, turn.gradients, strict=True)):
+            if id(parameter) not in first:
+                first[id(parameter)] = turn, position
+                continue
+            owner, at = first[id(parameter)]
+            parts = [part for part in (owner.gradients[at], gradient) if part is not None]
+            total = sum(parts[1:], parts[0]) if parts else None
+            owner.gradients[at] = turn.gradients[position] = total
+            first[id(parameter)] = turn, position
+    return turns

@@ -13,6 +13,8 @@ from torch import nn
 
 from aevb.inference import SGVB, Pair, fit
 from aevb.inference.objectives import IWAE, Batch, DReG, Renyi, ReweightedWakeSleep, StickingTheLanding
+from aevb.inference.players import Players
+from aevb.inference.step import EagerStep
 
 
 class Model(nn.Module):
@@ -238,3 +240,35 @@ def test_every_objective_finds_the_exact_posterior_of_a_conjugate_model(objectiv
     fit(_model_1d, start, x, objective=objective, optimizer=lambda p: torch.optim.Adam(p, lr=0.01), **options)
     assert float(start.slope) == pytest.approx(0.5, abs=0.05)
     assert float(start.scale) == pytest.approx(0.5**0.5, abs=0.05)
+
+
+def test_a_parameter_that_model_and_guide_share_descends_the_sum_of_their_losses():
+    shared = Guide()
+
+    class Shared(Model):
+        """A prior made of the guide's network, as the VampPrior's."""
+
+        def __init__(self):
+            super().__init__()
+            self.guide = shared
+
+        def forward(self, x):
+            with pyro.plate("data", len(x)):
+                prior = dist.Normal(self.guide.net(torch.ones(1)), self.guide.log_scale.exp()).to_event(1)
+                z = pyro.sample("z", prior)
+                pyro.sample("x", dist.Normal(z.sum(-1) + self.loc, 1.0), obs=x)
+
+    pair, objective = Pair(Shared(), shared).check(X), DReG(num_samples=3)
+    torch.manual_seed(0)
+    (phase,) = objective(pair, batch(), nn.Module())
+    parts = [torch.autograd.grad(loss, shared.log_scale, retain_graph=True)[0] for loss in phase.losses.values()]
+    assert all(part.abs().max() > 1e-3 for part in parts)
+
+    def with_rate_one(parameters):
+        return torch.optim.SGD(parameters, lr=1.0)
+
+    before = shared.log_scale.detach().clone()
+    step = EagerStep(objective, pair, nn.Module(), Players(pair, nn.Module(), objective, with_rate_one))
+    torch.manual_seed(0)
+    step(batch())
+    torch.testing.assert_close(before - shared.log_scale.detach(), parts[0] + parts[1])
