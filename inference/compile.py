@@ -30,6 +30,8 @@ from .step import EagerStep, NotFinite, Report, Turn, gradient_norm, play
 
 __all__ = ["CannotCaptureError", "CapturedStep", "Flat", "capture", "flatten_graph", "gathers_in_graph"]
 
+Runner = Callable[..., Any]
+
 _RELATIVE, _ABSOLUTE = 1e-3, 1e-6  # how far a captured step may be from the eager one
 
 
@@ -52,7 +54,7 @@ class CapturedStep:
         self, flat: Flat, names: tuple[str, ...], turns: list[tuple[str, ...]], updates: list[Update], broken: Tensor
     ) -> None:
         self.flat = flat
-        self.run: Callable[..., Any] = flat.module
+        self.run: Runner = flat.module
         self._names, self._turns, self._updates, self._broken = names, turns, updates, broken
         self._constants = [update.constants for update in updates]
         self._rates = self._learning_rates()
@@ -104,7 +106,9 @@ class CapturedStep:
         return [group["lr"] for update in self._updates for group in update.optimizer.param_groups]
 
 
-def capture(eager: EagerStep, data: Dataset, batch: Batch, *, fused: bool = True, check: bool = True) -> CapturedStep:
+def capture(
+    eager: EagerStep, data: Dataset, batch: Batch, *, fused: bool = True, build: Callable[[Flat], Runner] | None = None
+) -> CapturedStep:
     """Capture the step of a run.
 
     Args:
@@ -112,7 +116,7 @@ def capture(eager: EagerStep, data: Dataset, batch: Batch, *, fused: bool = True
         data: The data set; tensors are gathered inside the graph, anything else outside.
         batch: A batch of the run's shape.
         fused: Use torch's optimiser kernels (for a graph that is run as it is) instead of plain operations.
-        check: Compare with the eager step first.
+        build: What turns the graph into something faster; it is checked as well.
 
     Returns:
         The captured step. Parameters, buffers, optimisers and the random state are left as they were.
@@ -152,8 +156,9 @@ def capture(eager: EagerStep, data: Dataset, batch: Batch, *, fused: bool = True
     rows_of_data = [data] if isinstance(data, Tensor) else list(data.parts) if isinstance(data, Tensors) else []
     flat = flatten_graph(graph, [*mutable, *rows_of_data])
     captured = CapturedStep(flat, names, turns, list(updates.values()), broken)
-    if check:
-        _insist_on_equality(eager, updates, broken, captured, batch, gathered)
+    if build is not None:
+        captured.run = build(flat)
+    _insist_on_equality(eager, updates, broken, captured, batch, gathered)
     return captured
 
 
@@ -264,6 +269,8 @@ def _insist_on_equality(
                 report = step(argument)
             except NotFinite:  # the run itself will say so, with its step and its site
                 return
+            except RuntimeError as error:
+                raise CannotCaptureError(_first_line(error)) from error
             results.append(([v.detach().clone() for v in _state(eager, updates)], report))
     (state, report), (captured_state, captured_report) = results
     if eager.players.outdated:

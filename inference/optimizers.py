@@ -107,13 +107,16 @@ def _adam(
             ps, gs, ms, vs, [], steps, lr=lr, beta1=b1, beta2=b2, weight_decay=group["weight_decay"],
             eps=group["eps"], amsgrad=False, maximize=group["maximize"], grad_scale=None, found_inf=broken,
         )  # fmt: skip
-    for p, g, m, v, t in zip(ps, gs, ms, vs, steps, strict=True) if not fused else ():
-        g, decay = _signed(group, p, g, 0.0 if decoupled else group["weight_decay"]), group["weight_decay"]
-        first, second = m + (1 - b1) * (g - m), b2 * v + (1 - b2) * g * g
-        size = (lr / (1 - b1**t)).to(p.dtype)
-        root = (1 - b2**t).sqrt()
-        kept = p * (1 - lr * decay).to(p.dtype) if decoupled and decay else p
-        _put(broken, (m, first), (v, second), (p, kept - size * first / (second.sqrt() / root + group["eps"])))
+    else:
+        sizes = _computed_once([(lr / (1 - b1 ** t.double())) for t in steps])
+        roots = _computed_once([(1 - b2 ** t.double()).sqrt() for t in steps])
+        decay = group["weight_decay"]
+        for p, g, m, v, size, root in zip(ps, gs, ms, vs, sizes, roots, strict=True):
+            g = _signed(group, p, g, 0.0 if decoupled else decay)
+            first, second = m + (1 - b1) * (g - m), b2 * v + (1 - b2) * g * g
+            kept = p * (1 - lr * decay).to(p.dtype) if decoupled and decay else p
+            new = kept - size.to(p.dtype) * first / (second.sqrt() / root.to(p.dtype) + group["eps"])
+            _put(broken, (m, first), (v, second), (p, new))
     torch._foreach_sub_(steps, [broken] * len(steps))
 
 
@@ -142,6 +145,12 @@ def _sgd(
             g = g + momentum * buffer if group["nesterov"] else buffer
             _put(broken, (state["momentum_buffer"], buffer))
         _put(broken, (p, p - lr.to(p.dtype) * g))
+
+
+def _computed_once(numbers: list[Tensor]) -> list[Tensor]:
+    """The same scalars, kept from being inlined: a compiler would take the power anew for every parameter."""
+    column = torch.stack(numbers).unsqueeze(-1)
+    return list(torch.mm(column, torch.ones_like(column[:1])).squeeze(-1).unbind())
 
 
 def _signed(group: Group, p: Tensor, g: Tensor, weight_decay: float) -> Tensor:

@@ -1,5 +1,6 @@
 """The captured step against the step under Pyro's handlers: same seed, same numbers."""
 
+import shutil
 import warnings
 from functools import partial
 
@@ -9,10 +10,12 @@ import pytest
 import torch
 
 from aevb import guides
-from aevb.inference import MAP, MCEM, SGVB, Fit, NonFiniteError, WakeSleep, fit
+from aevb.inference import MAP, MCEM, SGVB, Fit, NonFiniteError, WakeSleep, fit, levels
 from aevb.inference import objectives as objectives_room
+from aevb.inference.inductor import CannotCompileError
 from aevb.models import LatentVariableModel, likelihoods, networks, priors
 
+NEEDS_COMPILER = pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
 ADAM = partial(torch.optim.Adam, lr=1e-3, fused=True)
 _NAMED = {"SGVB", "MAP", "MCEM", "WakeSleep", "PyroELBO", "Only", "EM", "Summarized", "Batch", "Objective", "Phase"}
 OBJECTIVES = {
@@ -189,7 +192,7 @@ def test_a_changed_learning_rate_is_obeyed(data):
     assert torch.equal(states[0], states[2])
 
 
-@pytest.mark.parametrize("level", ["never", "graph"])
+@pytest.mark.parametrize("level", ["never", "graph", pytest.param("full", marks=NEEDS_COMPILER)])
 def test_the_last_good_parameters_survive_a_bad_batch(level, data):
     model, guide = pair()
 
@@ -211,6 +214,25 @@ def test_the_last_good_parameters_survive_a_bad_batch(level, data):
     assert len(good) > 0
     assert torch.equal(flat(caught.value.run), good[-1])
     assert caught.value.run.settings["steps"] == len(good)
+
+
+@NEEDS_COMPILER
+def test_the_compiled_step_equals_the_eager_one(data):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)  # a fallback would say so
+        eager, compiled = (train(data, level) for level in ("never", "full"))
+    assert torch.allclose(flat(eager), flat(compiled), atol=1e-4)
+    assert compiled.rows[-1]["bound"] == pytest.approx(eager.rows[-1]["bound"], rel=1e-4)
+
+
+def test_a_failing_compiler_leaves_the_graph(data, monkeypatch):
+    def fail(*_):
+        raise CannotCompileError("no compiler here")
+
+    monkeypatch.setattr(levels, "compiled", fail)
+    with pytest.warns(RuntimeWarning, match="no compiler here"):
+        run = train(data, "full", steps=8)
+    assert torch.equal(flat(run), flat(train(data, "graph", steps=8)))
 
 
 def test_an_unknown_level_is_refused(data):
