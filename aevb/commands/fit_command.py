@@ -85,7 +85,7 @@ def _write(args: Namespace, fitted: object, data: object) -> int:
 
     assert isinstance(fitted, Run) and isinstance(data, Dataset)
     records = []
-    if fitted.guide is not None:
+    if fitted.guide is not None and fitted.pair.has_density:
         bound = log_evidence(fitted.model, fitted.guide, data.test, ELBO(num_samples=10), seed=args.seed)
         records = [bound.record("test")]
         print(f"test bound {bound.mean:.2f} +- {bound.standard_error:.2f} nats per datapoint")
