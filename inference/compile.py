@@ -20,12 +20,12 @@ import pyro
 import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
-from torch.fx.experimental.proxy_tensor import make_fx
 
 from .data import Dataset, Tensors
 from .objectives import Batch
 from .optimizers import Update, update_of
 from .pair import as_data
+from .products import redirect_products
 from .step import EagerStep, NotFinite, Report, Turn, gradient_norm, play
 
 __all__ = ["CannotCaptureError", "CapturedStep", "Flat", "capture", "flatten_graph", "gathers_in_graph"]
@@ -124,6 +124,8 @@ def capture(
     Raises:
         CannotCaptureError: The step cannot be captured; the message says why.
     """
+    from torch.fx.experimental.proxy_tensor import make_fx  # costs seconds where nothing is captured
+
     updates = _updates(eager, fused)
     broken = torch.zeros((), device=batch.rows.device)
     names: tuple[str, ...] = ()
@@ -194,6 +196,7 @@ def flatten_graph(graph: GraphModule, state: list[Tensor]) -> Flat:
         elif node.target in (torch.ops.aten.detach.default, torch.ops.aten.alias.default):
             node.replace_all_uses_with(node.args[0])
             graph.graph.erase_node(node)
+    redirect_products(graph)
     graph.graph.lint()
     graph.recompile()
     return Flat(graph, tuple(known[key] for key in inputs))

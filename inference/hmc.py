@@ -17,12 +17,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+import pyro
 import torch
 from torch import Tensor
 
 __all__ = ["Chains", "Transition", "sample", "transition"]
 
 LogDensity = Callable[[Tensor], Tensor]
+WithGradient = Callable[[Tensor], tuple[Tensor, Tensor]]
+
+_WORTH_CAPTURING = 2000  # evaluations of the density: a graph gains a quarter of each and costs some hundreds
 
 
 class Transition(NamedTuple):
@@ -56,17 +60,21 @@ def transition(log_density: LogDensity, u: Tensor, step_size: Tensor, num_leapfr
     Returns:
         The new positions with each chain's acceptance probability.
     """
+    return _transition(_eager(log_density), u, step_size, num_leapfrog)
+
+
+def _transition(evaluate: WithGradient, u: Tensor, step_size: Tensor, num_leapfrog: int) -> Transition:
     step = step_size.unsqueeze(-1) if step_size.dim() else step_size
     start = u.detach()
     momentum = torch.randn_like(start)
-    density_start, gradient = _with_gradient(log_density, start)
+    density_start, gradient = evaluate(start)
     energy_start = -density_start + 0.5 * momentum.square().sum(-1)
 
     position, density = start, density_start
     for _ in range(num_leapfrog):
         momentum = momentum + 0.5 * step * gradient
         position = position + step * momentum
-        density, gradient = _with_gradient(log_density, position)
+        density, gradient = evaluate(position)
         momentum = momentum + 0.5 * step * gradient
     energy_end = -density + 0.5 * momentum.square().sum(-1)
 
@@ -107,23 +115,55 @@ def sample(
     Returns:
         The draws and the frozen step sizes ``[*chains]``.
     """
+    evaluations = (warmup + num_samples * thin) * num_leapfrog
+    evaluate = _captured(log_density, u) if evaluations >= _WORTH_CAPTURING else _eager(log_density)
     log_step = torch.as_tensor(step_size, dtype=u.dtype, device=u.device).log().expand(u.shape[:-1]).clone()
     for i in range(warmup):
-        u, accept, _ = transition(log_density, u, log_step.exp(), num_leapfrog)
+        u, accept, _ = _transition(evaluate, u, log_step.exp(), num_leapfrog)
         # Robbins-Monro with a gain that falls slowly enough to cross orders of magnitude first.
         log_step = log_step + (accept - target_accept) * (1.0 + 0.05 * i) ** -0.6
     draws, accepts = [], []
     for _ in range(num_samples):
         for _ in range(thin):
-            u, accept, _ = transition(log_density, u, log_step.exp(), num_leapfrog)
+            u, accept, _ = _transition(evaluate, u, log_step.exp(), num_leapfrog)
         draws.append(u)
         accepts.append(accept)
     return Chains(torch.stack(draws), torch.stack(accepts), log_step.exp())
 
 
-def _with_gradient(log_density: LogDensity, u: Tensor) -> tuple[Tensor, Tensor]:
-    with torch.enable_grad():
-        u = u.detach().requires_grad_(True)
-        density = log_density(u)
-        (gradient,) = torch.autograd.grad(density.sum(), u)
-    return density.detach(), gradient
+def _eager(log_density: LogDensity) -> WithGradient:
+    def evaluate(u: Tensor) -> tuple[Tensor, Tensor]:
+        with torch.enable_grad():
+            u = u.detach().requires_grad_(True)
+            density = log_density(u)
+            (gradient,) = torch.autograd.grad(density.sum(), u)
+        return density.detach(), gradient
+
+    return evaluate
+
+
+def _captured(log_density: LogDensity, u: Tensor) -> WithGradient:
+    """The density with its gradient as one graph of tensor operations; as it is where it cannot be captured.
+
+    The graph must give the same numbers at another place than the one it was captured at.
+    """
+    from torch.fx.experimental.proxy_tensor import make_fx  # costs seconds where nothing is captured
+
+    evaluate, elsewhere = _eager(log_density), u.detach() * 0.5 + 0.1
+    try:
+        with torch.random.fork_rng(), pyro.validation_enabled(False):
+            graph = make_fx(evaluate)(u.detach())
+            state = torch.get_rng_state()
+            expected = evaluate(elsewhere)
+            torch.set_rng_state(state)
+            got = _run(graph, elsewhere)
+    except Exception:  # programs that branch on values: the handlers run at every evaluation, as they always may
+        return evaluate
+    same = all(torch.allclose(a, b, rtol=1e-4, atol=1e-5, equal_nan=True) for a, b in zip(got, expected, strict=True))
+    return (lambda position: _run(graph, position)) if same else evaluate
+
+
+def _run(graph: Callable[[Tensor], tuple[Tensor, Tensor]], u: Tensor) -> tuple[Tensor, Tensor]:
+    with torch.no_grad():
+        density, gradient = graph(u)
+    return density, gradient

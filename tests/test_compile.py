@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from aevb import guides
-from aevb.inference import MAP, MCEM, SGVB, Fit, NonFiniteError, WakeSleep, fit, levels
+from aevb.inference import MAP, MCEM, SGVB, Fit, NonFiniteError, WakeSleep, fit, hmc, levels
 from aevb.inference import objectives as objectives_room
 from aevb.inference.inductor import CannotCompileError
 from aevb.models import LatentVariableModel, likelihoods, networks, priors
@@ -238,3 +238,23 @@ def test_a_failing_compiler_leaves_the_graph(data, monkeypatch):
 def test_an_unknown_level_is_refused(data):
     with pytest.raises(ValueError, match="compile='fast'"):
         train(data, "fast")
+
+
+def test_captured_chains_take_the_same_steps(monkeypatch):
+    def density(u):
+        return -0.5 * (u.square().sum(-1) + (u[..., 0] - 1.0).square())
+
+    chains = []
+    for threshold in (0, 10**9):
+        monkeypatch.setattr(hmc, "_WORTH_CAPTURING", threshold)
+        torch.manual_seed(4)
+        chains.append(hmc.sample(density, torch.zeros(1, 5, 3), num_samples=5, warmup=5))
+    assert torch.equal(chains[0].u, chains[1].u)
+
+
+def test_a_density_that_branches_on_values_is_sampled_uncaptured():
+    def density(u):
+        return -u.square().sum(-1) * (2.0 if float(u.sum()) > 0 else 1.0)
+
+    draws = hmc.sample(density, torch.zeros(1, 2, 3), num_samples=200, warmup=5)
+    assert draws.u.shape == (200, 1, 2, 3)

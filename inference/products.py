@@ -1,0 +1,61 @@
+"""Matrix products of a captured graph through the faster of torch's two float32 kernels.
+
+Torch sends a float32 product to MKL, which runs at half speed or less on processors that are not Intel's; oneDNN, the
+other library that torch carries, has the same precision (both accumulate in float32) and is as fast everywhere.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import GraphModule, Node
+
+__all__ = ["redirect_products"]
+
+_FEWEST = 100_000  # multiplications below which the detour costs more than the product
+
+
+def redirect_products(graph: GraphModule) -> None:
+    """Send the large float32 products of a traced graph to oneDNN, where MKL is slow."""
+    if not _mkl_is_slow():
+        return
+    linear = torch.ops.mkldnn._linear_pointwise.default
+    for node in list(graph.graph.nodes):
+        bias: Any = None
+        if node.target is torch.ops.aten.mm.default:
+            a, b = node.args
+        elif node.target is torch.ops.aten.addmm.default and len(node.args) == 3 and not node.kwargs:
+            bias, a, b = node.args
+        else:
+            continue
+        if not _worth_it(a, b) or (bias is not None and _value(bias).dim() != 1):
+            continue
+        with graph.graph.inserting_before(node):
+            transposed = graph.graph.call_function(torch.ops.aten.t.default, (b,))
+            product = graph.graph.call_function(linear, (a, transposed, bias, "none", [], ""))
+        product.meta = dict(node.meta)
+        node.replace_all_uses_with(product)
+        graph.graph.erase_node(node)
+
+
+def _worth_it(a: Any, b: Any) -> bool:
+    left, right = _value(a), _value(b)
+    on_cpu = left.device.type == "cpu" and left.dtype == right.dtype == torch.float32
+    return on_cpu and left.shape[0] * left.shape[1] * right.shape[1] >= _FEWEST
+
+
+def _value(node: Node) -> Tensor:
+    value: Tensor = node.meta["val"]
+    return value
+
+
+@cache
+def _mkl_is_slow() -> bool:
+    cpu = Path("/proc/cpuinfo")
+    if not torch.backends.mkldnn.is_available() or not torch.backends.mkl.is_available() or not cpu.exists():
+        return False
+    return "AuthenticAMD" in cpu.read_text(encoding="utf-8")
