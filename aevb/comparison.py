@@ -119,6 +119,8 @@ def carry_out(plan: Plan, *, progress: bool) -> dict[str, Any]:
 
     data = load(plan.data, variant=plan.variant, data_dir=plan.data_dir)
     train = data.train if plan.train_points is None else rows(data.train, plan.train_points)
+    # A short training set has short epochs: following all of the held-out data would cost more than training.
+    validation = data.validation if plan.train_points is None else rows(data.validation, plan.train_points)
     objective = build_objective(plan.objective, plan.objective_args, parameter_prior=plan.parameter_prior)
     model, guide = build_pair(plan.recipe, data, seed=plan.seed)
     settings: dict[str, Any] = {
@@ -134,7 +136,7 @@ def carry_out(plan: Plan, *, progress: bool) -> dict[str, Any]:
         guide if own_guide else None,
         train,
         objective=objective,
-        validation=data.validation,
+        validation=validation,
         observers=_trackers(plan, train, data),
         **settings,
     )
