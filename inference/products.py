@@ -16,6 +16,7 @@ from torch.fx import GraphModule, Node
 
 __all__ = ["redirect_products"]
 
+_libraries: list[Any] = []  # an operator lives as long as its library
 _FEWEST = 100_000  # multiplications below which the detour costs more than the product
 
 
@@ -23,7 +24,7 @@ def redirect_products(graph: GraphModule) -> None:
     """Send the large float32 products of a traced graph to oneDNN, where MKL is slow."""
     if not _mkl_is_slow():
         return
-    linear = torch.ops.mkldnn._linear_pointwise.default
+    product_op = _operator()
     for node in list(graph.graph.nodes):
         bias: Any = None
         if node.target is torch.ops.aten.mm.default:
@@ -35,8 +36,7 @@ def redirect_products(graph: GraphModule) -> None:
         if not _worth_it(a, b) or (bias is not None and _value(bias).dim() != 1):
             continue
         with graph.graph.inserting_before(node):
-            transposed = graph.graph.call_function(torch.ops.aten.t.default, (b,))
-            product = graph.graph.call_function(linear, (a, transposed, bias, "none", [], ""))
+            product = graph.graph.call_function(product_op, (a, b, bias))
         product.meta = dict(node.meta)
         node.replace_all_uses_with(product)
         graph.graph.erase_node(node)
@@ -51,6 +51,21 @@ def _worth_it(a: Any, b: Any) -> bool:
 def _value(node: Node) -> Tensor:
     value: Tensor = node.meta["val"]
     return value
+
+
+@cache
+def _operator() -> Any:
+    """OneDNN's product as an operator of its own: the compiler takes torch's only with constant weights."""
+    library = torch.library.Library("aevb", "DEF")
+    library.define("product(Tensor a, Tensor b, Tensor? bias) -> Tensor")
+    library.impl("product", _product, "CPU")
+    torch.library.register_fake("aevb::product", lambda a, b, bias: a.new_empty(a.shape[0], b.shape[1]), lib=library)
+    _libraries.append(library)
+    return torch.ops.aevb.product.default
+
+
+def _product(a: Tensor, b: Tensor, bias: Tensor | None) -> Tensor:
+    return torch.ops.mkldnn._linear_pointwise.default(a, b.t(), bias, "none", [], "")
 
 
 @cache

@@ -8,9 +8,10 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from torch.fx.experimental.proxy_tensor import make_fx
 
 from aevb import guides
-from aevb.inference import MAP, MCEM, SGVB, Fit, NonFiniteError, WakeSleep, fit, hmc, levels
+from aevb.inference import MAP, MCEM, SGVB, Fit, NonFiniteError, WakeSleep, fit, hmc, levels, products
 from aevb.inference import objectives as objectives_room
 from aevb.inference.inductor import CannotCompileError
 from aevb.models import LatentVariableModel, likelihoods, networks, priors
@@ -258,3 +259,18 @@ def test_a_density_that_branches_on_values_is_sampled_uncaptured():
 
     draws = hmc.sample(density, torch.zeros(1, 2, 3), num_samples=200, warmup=5)
     assert draws.u.shape == (200, 1, 2, 3)
+
+
+def test_redirected_products_are_as_precise_as_torchs(monkeypatch):
+    if not torch.backends.mkldnn.is_available():
+        pytest.skip("needs oneDNN")
+    monkeypatch.setattr(products, "_mkl_is_slow", lambda: True)
+    a, b, bias = torch.randn(64, 300), torch.randn(300, 70), torch.randn(70)
+    graph = make_fx(lambda a, b, bias: (a @ b, torch.addmm(bias, a, b), b.t() @ a.t()))(a, b, bias)
+    products.redirect_products(graph)
+    graph.recompile()
+    targets = [str(node.target) for node in graph.graph.nodes]
+    assert targets.count("aevb.product.default") == 3
+    exact = a.double() @ b.double()
+    for got, expected in zip(graph(a, b, bias), (exact, exact + bias, exact.T), strict=True):
+        assert (got - expected).norm() < 1e-6 * expected.norm()
