@@ -23,6 +23,7 @@ def check_pair(pair: Pair, data: Data) -> None:
     """Check every rule of the contract and write what was learned into the pair."""
     _check_data(data)
     batch = len(data[0])
+    _check_numbers(data)
     model_sites = _trace(pair, pair.model, data, None, "model")
     guide_sites = {} if pair.guide is None else _trace(pair, pair.guide, data, None, "guide")
     observed = {n: s for n, s in model_sites.items() if s["is_observed"]}
@@ -79,6 +80,13 @@ def _check_data(data: Data) -> None:
         raise ContractError(f"the data must be tensors with one common, non-zero number of rows; got {sizes} rows.")
 
 
+def _check_numbers(data: Data) -> None:
+    """Refuse infinite data outright; NaN is refused below unless the model masks it."""
+    for position, part in enumerate(data):
+        if part.is_floating_point() and bool(part.isinf().any()):
+            raise ContractError(f"argument {position} of the programs (shape {tuple(part.shape)}) holds infinities.")
+
+
 def _trace(pair: Pair, program: Program, data: Data, num_samples: int | None, role: str) -> Sites:
     try:
         return pair.trace(program, data, num_samples)
@@ -96,6 +104,8 @@ def _trace(pair: Pair, program: Program, data: Data, num_samples: int | None, ro
                 "it runs on the batch alone but not with a sample dimension in front: latents arrive as "
                 "[num_samples, batch, ...], so index from the right (x[..., 0], reshape(*z.shape[:-1], ...))"
             )
+        if any(part.is_floating_point() and bool(part.isnan().any()) for part in data):
+            mend = "the data hold NaN: drop those rows, or take a guide and a model that mask missing entries"
         shapes = ", ".join(str(tuple(part.shape)) for part in data)
         raise ContractError(f"the {role} fails on data of shape {shapes}: {detail}. Mend: {mend}.") from error
 

@@ -78,6 +78,8 @@ class _Parameters(Messenger):
 
     def _pyro_param(self, msg: Any) -> None:
         init = msg["args"][1] if len(msg["args"]) > 1 else None
+        if init is None and msg["name"] in pyro.get_param_store():
+            return  # a PyroModule has just put its own parameter there
         constraint = msg["kwargs"].get("constraint", constraints.real)
         msg["value"] = self.program.parameter(msg["name"], init, constraint)
         msg["done"] = True
@@ -103,8 +105,12 @@ class Program(nn.Module):
 
     def forward(self, *data: Tensor) -> Any:
         """Run the program; its parameters are this module's."""
-        with pyro.settings.context(module_local_params=True), self._adopting(), _Parameters(self):
-            return self.fn(*data)
+        # A PyroModule hands its parameters through the global store: it finds an empty one here, and what it leaves
+        # in it is adopted, so nothing outlives the call and no other program's parameter is met by name.
+        with pyro.get_param_store().scope() as store, self._adopting(), _Parameters(self):
+            result = self.fn(*data)
+        self._adopt_left_behind(store)
+        return result
 
     def parameter(self, name: str, init: Any, constraint: constraints.Constraint) -> Tensor:
         """Return the (constrained) value of the parameter ``name``, adopting it when it is new."""
@@ -140,6 +146,15 @@ class Program(nn.Module):
             found[name] = constrained.detach()
         return found
 
+    def _adopt_left_behind(self, store: Any) -> None:
+        if not store["params"]:
+            return
+        known = {id(parameter) for parameter in self.parameters()}
+        for name, value in store["params"].items():
+            if isinstance(value, nn.Parameter) and id(value) not in known and name not in self._keys:
+                self._adopt(name, value)
+                self._constraints[name] = store["constraints"][name]
+
     def _adopt(self, name: str, value: nn.Parameter) -> None:
         key = name.replace(".", "/")
         self._keys[name] = key
@@ -171,7 +186,7 @@ def _module_value(program: nn.Module, key: str, value: Tensor) -> tuple[str, Ten
     name = key.removeprefix("fn.")
     if name.endswith("_unconstrained"):  # a PyroParam: its module knows the constraint
         owner, _, leaf = key.removesuffix("_unconstrained").rpartition(".")
-        with pyro.settings.context(module_local_params=True):
+        with pyro.get_param_store().scope():
             return name.removesuffix("_unconstrained"), getattr(program.get_submodule(owner), leaf)
     return name, value
 

@@ -1,0 +1,144 @@
+"""A pair that breaks the contract is told so in one sentence: the site, its shape, the mend."""
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+
+from aevb.inference import ContractError, Pair, fit
+
+X = torch.rand(6, 4)
+
+
+def _model(x):
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", dist.Normal(x.new_zeros(2), 1.0).to_event(1))
+        pyro.sample("x", dist.Normal(z.sum(-1, keepdim=True).expand(*z.shape[:-1], 4), 1.0).to_event(1), obs=x)
+
+
+def _guide(x):
+    with pyro.plate("data", len(x)):
+        pyro.sample("z", dist.Normal(x[:, :2], 1.0).to_event(1))
+
+
+def _no_plate(x):
+    z = pyro.sample("z", dist.Normal(x.new_zeros(len(x), 2), 1.0).to_event(2))
+    pyro.sample("x", dist.Normal(z.sum(-1, keepdim=True).expand(*z.shape[:-1], 4), 1.0).to_event(2), obs=x)
+
+
+def _global_latent(x):
+    w = pyro.sample("w", dist.Normal(0.0, 1.0))
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", dist.Normal(x.new_zeros(2), 1.0).to_event(1))
+        loc = (w * z.sum(-1, keepdim=True)).expand(*z.shape[:-1], 4)
+        pyro.sample("x", dist.Normal(loc, 1.0).to_event(1), obs=x)
+
+
+def _guide_with_w(x):
+    pyro.sample("w", dist.Normal(0.0, 1.0))
+    _guide(x)
+
+
+def _pixels_not_an_event(x):
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", dist.Normal(x.new_zeros(2), 1.0).to_event(1))
+        pyro.sample("x", dist.Normal(z.sum(-1, keepdim=True).expand(*z.shape[:-1], 4), 1.0), obs=x)
+
+
+def _square_not_an_event(x):
+    # As many latent columns as rows: the shapes fit by accident, and only the count of numbers tells.
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", dist.Normal(x.new_zeros(len(x), len(x)), 1.0))
+        pyro.sample("x", dist.Normal(z.sum(-1, keepdim=True).expand(*z.shape[:-1], 4), 1.0).to_event(1), obs=x)
+
+
+def _nothing_observed(x):
+    with pyro.plate("data", len(x)):
+        pyro.sample("z", dist.Normal(x.new_zeros(2), 1.0).to_event(1))
+        pyro.sample("x", dist.Normal(x.new_zeros(4), 1.0).to_event(1))
+
+
+def _nothing_latent(x):
+    with pyro.plate("data", len(x)):
+        pyro.sample("x", dist.Normal(x.new_zeros(4), 1.0).to_event(1), obs=x)
+
+
+def _whole_data_plate(x):
+    with pyro.plate("data", 1000, subsample=torch.arange(len(x))):
+        z = pyro.sample("z", dist.Normal(x.new_zeros(2), 1.0).to_event(1))
+        pyro.sample("x", dist.Normal(z.sum(-1, keepdim=True).expand(*z.shape[:-1], 4), 1.0).to_event(1), obs=x)
+
+
+def _other_name(x):
+    with pyro.plate("data", len(x)):
+        pyro.sample("latent", dist.Normal(x[:, :2], 1.0).to_event(1))
+
+
+def _positive(x):
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", dist.Gamma(2.0, x.new_ones(2)).to_event(1))
+        pyro.sample("x", dist.Normal(z.sum(-1, keepdim=True).expand(*z.shape[:-1], 4), 1.0).to_event(1), obs=x)
+
+
+def _bernoulli(x):
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", dist.Normal(x.new_zeros(2), 1.0).to_event(1))
+        logits = z.sum(-1, keepdim=True).expand(*z.shape[:-1], 4)
+        pyro.sample("x", dist.Bernoulli(logits=logits).to_event(1), obs=x)
+
+
+def _indexes_from_the_left(x):
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", dist.Normal(x.new_zeros(2), 1.0).to_event(1))
+        loc = (z[:, 0] + z[:, 1]).reshape(len(x), 1).expand(len(x), 4)
+        pyro.sample("x", dist.Normal(loc, 1.0).to_event(1), obs=x)
+
+
+def _zero_scale(x):
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", dist.Normal(x.new_zeros(2), 1.0).to_event(1))
+        loc = z.sum(-1, keepdim=True).expand(*z.shape[:-1], 4)
+        pyro.sample("x", dist.Normal(loc, 1e-30).to_event(1), obs=x)
+
+
+CASES = {
+    "no plate": (_no_plate, None, X, ["'z'", "(6, 2)", "outside a plate", 'pyro.plate("data", len(x))']),
+    "a latent outside": (_global_latent, _guide_with_w, X, ["'w'", "outside a plate", "parameter"]),
+    "pixels not an event": (_pixels_not_an_event, _guide, X, ["site x", "to_event"]),
+    "one number a datapoint": (_square_not_an_event, None, X, ["'z'", "(6, 6)", "(6,)", "to_event"]),
+    "nothing observed": (_nothing_observed, _guide, X, ["['x', 'z']", "obs=x"]),
+    "nothing latent": (_nothing_latent, None, X, ["no latent site"]),
+    "a plate of all data": (_whole_data_plate, _guide, X, ["'z'", "'data'", "len(x)"]),
+    "other names": (_model, _other_name, X, ["['z']", "['latent']", "same names"]),
+    "outside the prior": (_positive, _guide, X - 5.0, ["'z'", "GreaterThan", "choose a guide family"]),
+    "bytes under a Bernoulli": (_bernoulli, _guide, X * 255.0, ["'x'", "(6, 4)", "Boolean", "binarise"]),
+    "NaN in the data": (_model, _guide, X.clone().fill_(torch.nan), ["NaN", "mask"]),
+    "no sample dimension": (_indexes_from_the_left, _guide, X, ["z[..., 0]"]),
+    "not finite": (_zero_scale, _guide, X, ["log-likelihood", "not finite", "scale"]),
+    "no rows": (_model, _guide, X[:0], ["non-zero number of rows"]),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_broken_pairs_are_told_the_mend(name):
+    model, guide, x, expected = CASES[name]
+    with pytest.raises(ContractError) as caught:
+        Pair(model, guide).check(x)
+    said = str(caught.value)
+    assert all(word in said for word in expected), said
+
+
+def test_a_sound_pair_passes():
+    pair = Pair(_model, _guide).check(X)
+    assert [site.name for site in pair.latents] == ["z"]
+    assert pair.observed == {"x": 0}
+
+
+def test_fit_checks_before_it_trains():
+    with pytest.raises(ContractError, match="outside a plate"):
+        fit(_no_plate, _guide, X, steps=1, progress=False)
+
+
+def test_arguments_of_different_lengths_are_refused():
+    with pytest.raises(ContractError, match=r"\[6, 3\] rows"):
+        Pair(_model, _guide).check((X, X[:3]))
