@@ -53,6 +53,8 @@ GUIDES = {
     "dirichlet": "aevb.guides:Dirichlet",
     "logistic-normal": "aevb.guides:LogisticNormal",
     "relaxed-categorical": "aevb.guides:RelaxedCategorical",
+    "implicit": "aevb.guides:ConcatenatedNoise",
+    "noise-basis": "aevb.guides:NoiseBasis",
 }
 ENCODERS = {
     "mlp": "aevb.models.networks:MLP",
@@ -77,10 +79,13 @@ OBJECTIVES = {
     "reweighted-wake-sleep": "aevb.inference.objectives:ReweightedWakeSleep",
     "kl-annealing": "aevb.inference.objectives:KLAnnealing",
     "free-bits": "aevb.inference.objectives:FreeBits",
+    "full-vb": "aevb.inference.objectives:FullVB",
+    "avb": "aevb.inference.objectives:AdversarialVB",
 }
 EVIDENCE = {
     "elbo": "aevb.inference.evidence:ELBO",
     "importance": "aevb.inference.evidence:ImportanceSampling",
+    "ais": "aevb.inference.evidence:AnnealedImportanceSampling",
     "quadrature": "aevb.inference.evidence:Quadrature",
 }
 OPTIMIZERS = {
