@@ -89,7 +89,7 @@ class _Parts:
             "init": recipe.init,
         }
 
-    def model(self, shared: Options) -> LatentVariableModel:
+    def model(self, shared: dict[str, Any]) -> LatentVariableModel:
         recipe = self.recipe
         likelihood = build("likelihoods", recipe.likelihood, self.common, recipe.likelihood_args)
         prior = build("priors", recipe.prior, self.common | shared, recipe.prior_args)
@@ -101,7 +101,7 @@ class _Parts:
         decoder = build("decoders", recipe.network, self.common | outputs, recipe.network_args)
         return LatentVariableModel(prior, decoder, likelihood)
 
-    def guide(self, shared: Options) -> nn.Module:
+    def guide(self, shared: dict[str, Any]) -> nn.Module:
         given = self.common | {"in_features": self.width}
         encoder = build("encoders", self.recipe.network, given, self.recipe.network_args)
         options = self.recipe.guide_args
