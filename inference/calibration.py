@@ -18,7 +18,7 @@ from torch import Tensor
 
 from .coordinates import flatten, log_density, unflatten
 from .data import as_dataset
-from .hmc import sample, transition
+from .hmc import sample
 from .pair import Data, Pair, as_data
 from .random_state import RandomState
 
@@ -127,11 +127,7 @@ def guide_sampler(pair: Pair, data: Data, num_draws: int) -> dict[str, Tensor]:
 
 @dataclass(frozen=True, kw_only=True)
 class HMCSampler:
-    """Draws by HMC: one chain a datapoint, thinned until draws are nearly independent.
-
-    The step size of every transition is drawn between a half and the whole of the tuned one: a trajectory whose
-    length is fixed can be a whole period of a near-normal posterior, and then a chain returns to where it was.
-    """
+    """Draws by HMC: one chain a datapoint, thinned until draws are nearly independent."""
 
     warmup: int = 200
     thin: int = 5
@@ -141,14 +137,15 @@ class HMCSampler:
         """Run the chains from draws of the prior."""
         density = log_density(pair, data)
         start = flatten(pair, pair.sample_prior(data))
-        tuned = sample(density, start, num_samples=1, warmup=self.warmup, num_leapfrog=self.num_leapfrog)
-        u, kept = tuned.u[-1], []
-        for _ in range(num_draws):
-            for _ in range(self.thin):
-                step = tuned.step_size * (0.5 + 0.5 * torch.rand_like(tuned.step_size))
-                u = transition(density, u, step, self.num_leapfrog).u
-            kept.append(u[0])
-        return unflatten(pair, torch.stack(kept))[0]
+        chains = sample(
+            density,
+            start,
+            num_samples=num_draws,
+            num_leapfrog=self.num_leapfrog,
+            warmup=self.warmup,
+            thin=self.thin,
+        )
+        return unflatten(pair, chains.u[:, 0])[0]
 
 
 def simulation_based_calibration(

@@ -104,6 +104,8 @@ def _trace(pair: Pair, program: Program, data: Data, num_samples: int | None, ro
                 "it runs on the batch alone but not with a sample dimension in front: latents arrive as "
                 "[num_samples, batch, ...], so index from the right (x[..., 0], reshape(*z.shape[:-1], ...))"
             )
+        if "to satisfy the constraint" in detail:
+            mend = "bound what the distribution is given (exp or softplus for a scale), and look for NaN in it"
         if any(part.is_floating_point() and bool(part.isnan().any()) for part in data):
             mend = "the data hold NaN: drop those rows, or take a guide and a model that mask missing entries"
         shapes = ", ".join(str(tuple(part.shape)) for part in data)

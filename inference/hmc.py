@@ -119,16 +119,25 @@ def sample(
     evaluate = _captured(log_density, u) if evaluations >= _WORTH_CAPTURING else _eager(log_density)
     log_step = torch.as_tensor(step_size, dtype=u.dtype, device=u.device).log().expand(u.shape[:-1]).clone()
     for i in range(warmup):
-        u, accept, _ = _transition(evaluate, u, log_step.exp(), num_leapfrog)
+        u, accept, _ = _transition(evaluate, u, jittered(log_step.exp()), num_leapfrog)
         # Robbins-Monro with a gain that falls slowly enough to cross orders of magnitude first.
         log_step = log_step + (accept - target_accept) * (1.0 + 0.05 * i) ** -0.6
     draws, accepts = [], []
     for _ in range(num_samples):
         for _ in range(thin):
-            u, accept, _ = _transition(evaluate, u, log_step.exp(), num_leapfrog)
+            u, accept, _ = _transition(evaluate, u, jittered(log_step.exp()), num_leapfrog)
         draws.append(u)
         accepts.append(accept)
     return Chains(torch.stack(draws), torch.stack(accepts), log_step.exp())
+
+
+def jittered(step_size: Tensor) -> Tensor:
+    """A step size between a half and the whole of the tuned one, drawn afresh for every chain and transition.
+
+    A trajectory of fixed length can be a whole period of a near-normal posterior, and then a chain returns to where
+    it was; the draw does not look at the state, so the density stays invariant.
+    """
+    return step_size * (0.5 + 0.5 * torch.rand(step_size.shape, dtype=step_size.dtype, device=step_size.device))
 
 
 def _eager(log_density: LogDensity) -> WithGradient:

@@ -223,7 +223,7 @@ class Pair(nn.Module):
         self.guide = None if guide is None else _as_program(guide)
         self.max_plate_nesting = 1
         self.latents: tuple[LatentSite, ...] = ()
-        self.observed: dict[str, int] = {}  # observed site -> the position of its data
+        self.observed: dict[str, int | None] = {}  # observed site -> the position of its data
         self.example: Data = ()
 
     # ------------------------------------------------------------------ what algorithms call
@@ -315,6 +315,11 @@ class Pair(nn.Module):
         """Put one dream (observed sites of ``num_samples = 1``) where the programs take their data."""
         dreamt = list(as_data(data))
         for name, position in self.observed.items():
+            if position is None:
+                raise ContractError(
+                    f"observed site {name!r} cannot be matched with one of the {len(dreamt)} arguments, so a dream "
+                    "cannot take its place; observe an argument itself: pyro.sample(..., obs=x)."
+                )
             like = dreamt[position]
             dreamt[position] = observed[name].reshape(like.shape).to(like.dtype)
         return tuple(dreamt)

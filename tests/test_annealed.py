@@ -68,7 +68,7 @@ def test_transitions_that_accept_everything_are_caught(monkeypatch):
     right = module.transition
 
     def careless(density, u, step, num_leapfrog):
-        monkeypatch.setattr(torch, "rand_like", torch.zeros_like)  # every proposal passes
+        monkeypatch.setattr(torch, "rand_like", lambda t: torch.full_like(t, -1.0))  # every proposal passes
         try:
             return right(density, u, 6.0 * step, num_leapfrog)
         finally:

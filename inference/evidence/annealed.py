@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ..coordinates import flatten, unflatten
 from ..data import Dataset, chunks
-from ..hmc import transition
+from ..hmc import jittered, transition
 from ..pair import Data, Pair
 from .evidence import Evidence
 
@@ -103,7 +103,9 @@ class AnnealedImportanceSampling:
         for t in range(1, len(fine)):
             log_start, log_joint = densities(u)
             log_weight += float(fine[t] - fine[t - 1]) * (log_joint - log_start).double()
-            u = transition(_tempered(densities, float(fine[t])), u, steps[nearest[t - 1]], self.num_leapfrog).u
+            u = transition(
+                _tempered(densities, float(fine[t])), u, jittered(steps[nearest[t - 1]]), self.num_leapfrog
+            ).u
         return log_weight
 
     def _tune(self, densities: Densities, u: Tensor, ladder: Tensor) -> Tensor:
@@ -112,7 +114,9 @@ class AnnealedImportanceSampling:
         steps = []
         for beta in ladder[1:].tolist():
             for _ in range(3):  # a step size must keep up with the posterior as it sharpens
-                moved = transition(_tempered(densities, beta), u, log_step.exp().expand(u.shape[:2]), self.num_leapfrog)
+                moved = transition(
+                    _tempered(densities, beta), u, jittered(log_step.exp().expand(u.shape[:2])), self.num_leapfrog
+                )
                 u = moved.u
                 log_step = log_step + _GAIN * (moved.accept_prob.mean(0) - self.target_accept)
             steps.append(log_step.exp())

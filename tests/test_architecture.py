@@ -1,0 +1,100 @@
+"""The house keeps its rules: arrows run one way, one module touches the handlers, the wheel holds every package."""
+
+import ast
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+ROOMS = ("models", "guides", "inference")
+ALLOWED = {
+    "models": {"models"},
+    "guides": {"guides", "models.networks", "models.distributions"},
+    "inference": {"inference"},
+}
+FILES = [path for room in ROOMS for path in sorted((ROOT / room).rglob("*.py"))]
+FACE = [path for path in sorted((ROOT / "aevb").rglob("*.py")) if not path.is_symlink()]
+
+
+def _imports(path):
+    """What a file imports, as dotted names from the project's root (``models.networks`` for aevb.models.networks)."""
+    package = path.relative_to(ROOT).parent.parts
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else ()
+            module = ".".join([*base, *([node.module] if node.module else [])])
+            yield module
+            yield from (f"{module}.{alias.name}" for alias in node.names)
+
+
+def _ours(name):
+    return name.removeprefix("aevb.").split(".")[0] in (*ROOMS, "aevb")
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_arrows_run_one_way(path):
+    room = path.relative_to(ROOT).parts[0]
+    for name in filter(_ours, _imports(path)):
+        assert not name.startswith("aevb"), f"{path} imports {name}: use a relative import"
+        assert any(name == ok or name.startswith(f"{ok}.") or ok.startswith(name) for ok in ALLOWED[room]), name
+
+
+def test_one_module_touches_the_handlers():
+    touching = {
+        str(path.relative_to(ROOT))
+        for path in FILES + FACE
+        if any(name.startswith("pyro.poutine") for name in _imports(path))
+    }
+    assert touching == {"inference/pair.py"}
+
+
+def test_nothing_imports_the_bare_rooms():
+    for folder in ("aevb", "tests", "benchmarks"):
+        for path in (ROOT / folder).glob("**/*.py"):
+            if path.is_relative_to(ROOT / "aevb") and path.relative_to(ROOT / "aevb").parts[0] in ROOMS:
+                continue
+            level_zero = [n for n in _imports(path) if n.split(".")[0] in ROOMS and folder != "aevb"]
+            assert not level_zero, f"{path} imports {level_zero}: import aevb.models, ... instead"
+
+
+def test_the_wheel_lists_every_package():
+    listed = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"])
+    found = {"aevb" if path == ROOT / "aevb" else _package(path) for path in _folders()}
+    assert listed == found
+
+
+def _folders():
+    for top in ("aevb", *ROOMS):
+        for init in (ROOT / top).rglob("__init__.py"):
+            relative = init.parent.relative_to(ROOT)
+            if not (relative.parts[0] == "aevb" and len(relative.parts) > 1 and relative.parts[1] in ROOMS):
+                yield init.parent
+
+
+def _package(path):
+    parts = path.relative_to(ROOT).parts
+    return ".".join(parts if parts[0] == "aevb" else ("aevb", *parts))
+
+
+def test_every_class_has_one_identity():
+    import aevb
+    from aevb import guides, inference
+    from aevb.inference.pair import Pair
+
+    assert aevb.Pair is inference.Pair is Pair
+    assert aevb.guides is guides
+    assert Pair.__module__ == "aevb.inference.pair"
+
+
+def test_promised_names():
+    import aevb
+    from aevb import guides  # noqa: F401
+    from aevb.inference import MCEM, SGVB, WakeSleep, fit, objectives  # noqa: F401
+    from aevb.inference.evidence import ImportanceSampling  # noqa: F401
+    from aevb.models import LatentVariableModel, likelihoods, networks, priors  # noqa: F401
+
+    assert all(hasattr(aevb, name) for name in ("log_evidence", "load", "fit"))
+    assert hasattr(objectives, "IWAE")

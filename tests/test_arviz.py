@@ -1,0 +1,79 @@
+"""Draws in ArviZ: named groups and dimensions, on disk and back, summaries and plots."""
+
+import matplotlib
+
+matplotlib.use("agg")
+
+import numpy as np  # noqa: E402
+import pyro  # noqa: E402
+import pytest  # noqa: E402
+import torch  # noqa: E402
+
+from aevb.inference import Pair, Run, hmc_draws  # noqa: E402
+from aevb.inference.arviz_seam import arviz, open_inference_data, pareto_khat  # noqa: E402
+from aevb.models import ProbabilisticPCA  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def known():
+    torch.manual_seed(0)
+    model = ProbabilisticPCA(5, 2)
+    with torch.no_grad():
+        model.weight.copy_(torch.randn(5, 2))
+    x = model.simulate(3).detach()
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", model.posterior(x))
+
+    return model, Pair(model, guide).check(x), x
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_guide_draws_have_groups_and_dims_and_survive_the_disk(known, tmp_path):
+    _, pair, x = known
+    data = Run(pair, None).to_arviz(x, num_samples=40)
+    data.to_netcdf(str(tmp_path / "p.nc"))
+    for tree in (data, open_inference_data(tmp_path / "p.nc")):
+        assert tree["posterior"]["z"].dims == ("chain", "draw", "datum", "z_dim_0")
+        assert tree["posterior"]["z"].shape == (1, 40, 3, 2)
+        assert tree["log_likelihood"]["x_log_lik"].shape == (1, 40, 3)
+        assert {"lp", "log_q", "log_weight"} <= set(tree["sample_stats"].data_vars)
+        np.testing.assert_allclose(tree["observed_data"]["x"].values, x.numpy(), rtol=1e-6)
+    weights = data["sample_stats"]["log_weight"].values
+    assert np.ptp(weights, axis=1).max() < 1e-3  # the exact posterior: every weight is p(x)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_summary_and_pair_plot(known, tmp_path):
+    _, pair, x = known
+    data = Run(pair, None).to_arviz(x[:1], num_samples=60)
+    assert len(arviz().summary(data, kind="stats")) == 2
+    plot = arviz().plot_pair(data, var_names=["z"])
+    figure = plot if hasattr(plot, "savefig") else np.ravel(plot)[0].figure
+    figure.savefig(str(tmp_path / "pair.png"))
+    assert (tmp_path / "pair.png").stat().st_size > 0
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_chains_mix_and_find_the_exact_posterior(known):
+    model, pair, x = known
+    data = hmc_draws(pair, x, num_chains=4, num_samples=400, warmup=200)
+    table = arviz().summary(data, kind="diagnostics", round_to="none")
+    assert (table["r_hat"].astype(float) < 1.05).all() and (table["ess_bulk"].astype(float) > 100).all()
+    draws = torch.as_tensor(data["posterior"]["z"].values)
+    exact = model.posterior(x).mean.detach()
+    error = draws.std((0, 1)) / torch.as_tensor(table["ess_bulk"].astype(float).to_numpy()).reshape(3, 2).sqrt()
+    assert ((draws.mean((0, 1)) - exact).abs() < 4.5 * error).all()
+    rates = data["sample_stats"]["acceptance_rate"]
+    assert rates.shape == (4, 400, 3) and 0.5 < float(rates.mean()) < 1.0
+
+
+def test_khat_is_that_of_the_tail():
+    generator = np.random.default_rng(0)
+    # Weights with a Pareto tail of known shape k: w = u^-k has exactly that tail.
+    shapes = np.array([0.2, 0.5, 1.0])
+    log_weights = -shapes[:, None] * np.log(generator.uniform(size=(3, 20_000)))
+    ours = pareto_khat(torch.as_tensor(log_weights))
+    np.testing.assert_allclose(ours.numpy(), shapes, atol=0.15)
+    assert float(pareto_khat(torch.zeros(1, 100))) == -np.inf

@@ -1,0 +1,181 @@
+"""The loop: seeds, lengths, resume, players, and what happens when numbers blow up."""
+
+from functools import partial
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+
+from aevb import guides
+from aevb.inference import MCEM, SGVB, EarlyStopping, Fit, NonFiniteError, WakeSleep, fit
+from aevb.models import LatentVariableModel, likelihoods, networks, priors
+
+X = torch.rand(50, 6, generator=torch.Generator().manual_seed(0)).round()
+
+
+def _pair():
+    torch.manual_seed(7)
+    model = LatentVariableModel(priors.StandardNormal(2), networks.MLP(2, 6, hidden=[8]), likelihoods.Bernoulli())
+    return model, guides.Normal(2, networks.MLP(6, hidden=[8]))
+
+
+def _weights(run):
+    return torch.cat([p.detach().flatten() for p in run.pair.parameters()])
+
+
+def _fit(**options):
+    settings = {"steps": 12, "batch_size": 10, "progress": False, **options}
+    return fit(*_pair(), X, **settings)
+
+
+@pytest.mark.parametrize("objective", [SGVB(), WakeSleep(), MCEM()])
+def test_a_seed_gives_the_same_bits_and_another_does_not(objective):
+    first, again, other = (_fit(objective=objective, seed=seed) for seed in (1, 1, 2))
+    assert torch.equal(_weights(first), _weights(again))
+    assert first.rows[-1].keys() == again.rows[-1].keys()
+    assert not torch.equal(_weights(first), _weights(other))
+
+
+def test_the_global_random_state_is_left_alone():
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    model, guide = _pair()
+    torch.set_rng_state(before)
+    fit(model, guide, X, steps=3, progress=False, validation=X)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_two_runs_that_alternate_equal_two_runs_apart():
+    apart = [_fit(seed=seed) for seed in (1, 2)]
+    loops = [Fit(*_pair(), X, steps=12, batch_size=10, progress=False, seed=seed) for seed in (1, 2)]
+    for _ in zip(*loops, strict=True):
+        torch.rand(3)  # what is drawn in between does not matter
+    for run, loop in zip(apart, loops, strict=True):
+        torch.testing.assert_close(_weights(loop.run), _weights(run), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("length", "steps", "epochs"),
+    [({"epochs": 3}, 15, 3), ({"steps": 7}, 7, 2), ({"samples_seen": 95}, 10, 2)],
+)
+def test_lengths_mean_what_they_say(length, steps, epochs):
+    run = _fit(**{"steps": None, **length})
+    assert run.settings["steps"] == steps
+    assert list(run.history["epoch"]) == list(range(1, epochs + 1))
+    assert run.history["samples_seen"].iloc[-1] == 10 * steps
+
+
+@pytest.mark.parametrize("objective", [SGVB(), MCEM()])
+@pytest.mark.parametrize("stop", [5, 7])
+def test_a_resumed_run_equals_one_that_never_stopped(tmp_path, objective, stop):
+    whole = _fit(objective=objective, steps=15)
+    _fit(objective=objective, steps=stop, checkpoint=tmp_path / "c")
+    resumed = _fit(objective=objective, steps=15, checkpoint=tmp_path / "c", resume=True)
+    assert torch.equal(_weights(whole), _weights(resumed))
+
+
+def test_a_checkpoint_of_another_run_is_refused(tmp_path):
+    _fit(checkpoint=tmp_path / "c")
+    with pytest.raises(ValueError, match="seed=0, this run seed=5"):
+        _fit(seed=5, checkpoint=tmp_path / "c", resume=True)
+
+
+def test_early_stopping_keeps_the_best_parameters():
+    far = partial(torch.optim.SGD, lr=0.0)  # nothing ever improves after the first epoch
+    run = _fit(steps=None, epochs=50, optimizer=far, validation=X, observers=[EarlyStopping(patience=3)])
+    assert len(run.rows) <= 5 and "no better validation_bound" in run.settings["stopped"]
+
+
+def test_early_stopping_needs_its_column():
+    with pytest.raises(ValueError, match="validation=..."):
+        _fit(observers=[EarlyStopping()])
+
+
+@pytest.mark.parametrize("compile_level", ["never", "graph"])
+def test_a_blow_up_names_the_site_and_keeps_the_last_good_parameters(compile_level):
+    def model(x):
+        level = pyro.param("level", torch.tensor(1.0))
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(x.new_zeros(()), 1.0))
+            loc = (0.0 * z - level.log()).unsqueeze(-1).expand(*z.shape, 6)  # NaN once level < 0
+            pyro.sample("pixels", dist.Normal(loc, 1.0).to_event(1), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(pyro.param("loc", torch.tensor(3.0)), 0.01).expand([len(x)]))
+
+    steep = {"model": partial(torch.optim.SGD, lr=1.0), "guide": partial(torch.optim.SGD, lr=0.0)}
+    with pytest.raises(NonFiniteError, match=r"step \d+: the .* not finite.*") as caught:
+        fit(model, guide, X, steps=50, optimizer=steep, progress=False, compile=compile_level)
+    assert all(torch.isfinite(value).all() for value in caught.value.run.params.values())
+    assert "'pixels'" in str(caught.value)
+
+
+def test_each_player_has_its_own_optimiser():
+    still = {"model": partial(torch.optim.SGD, lr=0.0), "guide": partial(torch.optim.Adam, lr=1e-2)}
+    model, guide = _pair()
+    before = [p.clone() for p in model.parameters()]
+    run = fit(model, guide, X, steps=3, optimizer=still, progress=False)
+    assert all(torch.equal(a, b) for a, b in zip(before, run.pair.model.parameters(), strict=True))
+    with pytest.raises(ValueError, match="no entry for player 'guide'"):
+        fit(model, guide, X, steps=1, optimizer={"model": still["model"]}, progress=False)
+
+
+def test_a_parameter_born_late_is_trained():
+    calls = []
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(x.new_zeros(()), 1.0))
+            calls.append(1)
+            shift = pyro.param("late", torch.tensor(0.0)) if len(calls) > 6 else x.new_zeros(())
+            loc = (z + shift).unsqueeze(-1).expand(*z.shape, 6)
+            pyro.sample("x", dist.Normal(loc, 1.0).to_event(1), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(pyro.param("loc", torch.tensor(0.1)), 1.0).expand([len(x)]))
+
+    run = fit(model, guide, X, steps=20, batch_size=10, progress=False, compile="never")
+    assert float(run.params["late"]) != 0.0
+
+
+def test_plain_functions_train_their_parameters_and_leave_the_store_empty():
+    def model(x):
+        weight = pyro.param("weight", torch.full((6,), 0.1))
+        noise = pyro.param("noise", torch.tensor(1.0), constraint=dist.constraints.positive)
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(x.new_zeros(()), 1.0))
+            pyro.sample("x", dist.Normal(z.unsqueeze(-1) * weight, noise).to_event(1), obs=x)
+
+    def guide(x):
+        slope = pyro.param("slope", torch.tensor(0.2))
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(slope * x.sum(-1), 1.0))
+
+    run = fit(model, guide, X, steps=60, batch_size=10, progress=False)
+    assert set(run.params) == {"weight", "noise", "slope"}
+    assert float(run.params["noise"]) > 0 and float(run.params["noise"]) != 1.0
+    assert run.history["bound"].iloc[-1] > run.history["bound"].iloc[0]
+    assert len(pyro.get_param_store()) == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"batch_size": 0}, "batch_size=0"),
+        ({"steps": 0}, "steps=0"),
+        ({"epochs": 1}, "one of epochs, steps"),
+        ({"device": "abacus"}, "abacus"),
+        ({"compile": "perhaps"}, "perhaps"),
+    ],
+)
+def test_bad_arguments_are_named(options, expected):
+    with pytest.raises(ValueError, match=expected):
+        _fit(**options)
+
+
+def test_a_missing_guide_is_told():
+    with pytest.raises(ValueError, match="SGVB trains a guide"):
+        fit(_pair()[0], None, X, steps=1, progress=False)
