@@ -17,7 +17,7 @@ test: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2
 
 bench: $(READY)
-	$(BIN)/python -m benchmarks
+	$(BIN)/python benchmarks/run.py
 
 # The notebooks are kept as executed .ipynb; this runs them again in place.
 notebooks: $(READY)
@@ -29,7 +29,7 @@ clean:
 # uv makes the installation quick; where it cannot be had, pip does the same.
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	-$(BIN)/python -m pip install --quiet uv
-	if [ -x $(BIN)/uv ]; then $(BIN)/uv pip install --quiet --python $(BIN)/python --editable ".[dev]"; \
+	-@$(BIN)/python -m pip install --quiet uv
+	@if [ -x $(BIN)/uv ]; then $(BIN)/uv pip install --quiet --python $(BIN)/python --editable ".[dev]"; \
 	else $(BIN)/python -m pip install --quiet --editable ".[dev]"; fi
 	touch $@

@@ -63,7 +63,9 @@ def build_pair(recipe: Recipe, data: Dataset, seed: int = 0) -> tuple[nn.Module,
         torch.manual_seed(seed)
         rows = data.train[torch.arange(min(2, len(data.train)))]
         if not isinstance(rows, torch.Tensor):
-            raise ValueError(f"{data.name} has several parts a datapoint; the command builds models of one. Use Python.")
+            raise ValueError(
+                f"{data.name} has several parts a datapoint, the command builds models of one; use Python."
+            )
         parts = _Parts(recipe, rows, data.image_shape)
         # A guide that refines itself on the model is built after it, a prior made of the guide's network after that.
         wants_model = "model" in inspect.signature(registry.find("guides", recipe.guide)).parameters
