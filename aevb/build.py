@@ -137,6 +137,14 @@ def build(kind: str, name: str, given: Options, options: Options) -> Any:
 
 def check_partners(recipe: Recipe, prior: nn.Module, guide: nn.Module) -> None:
     """Refuse a prior and a guide that live on different spaces, and name guides that fit."""
+    try:
+        law = prior()
+        law.log_prob(law.sample())
+    except NotImplementedError as error:
+        raise ValueError(
+            f"prior {recipe.prior} is made of its guide's density, but guide {recipe.guide} has none; guides that have "
+            "one: normal, full-covariance-normal, flow, ..."
+        ) from error
     space, reached = _space(prior), _space(guide)
     if space is None or reached is None or space == reached:
         return

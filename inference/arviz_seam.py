@@ -47,7 +47,8 @@ def smoothed_weights(log_weights: Tensor) -> tuple[Tensor, Tensor]:
         if is_new():
             from arviz_stats.base import array_stats
 
-            smoothed, khat = array_stats.psislw(values, axis=-1)
+            # 1.x takes log-likelihoods, whose negatives are the weights of leave-one-out.
+            smoothed, khat = array_stats.psislw(-values, axis=-1)
         else:
             smoothed, khat = arviz().psislw(values)
     return torch.as_tensor(np.asarray(smoothed)), torch.as_tensor(np.atleast_1d(np.asarray(khat, dtype=float)))

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torch.distributions import biject_to
+from torch.distributions import Transform, biject_to, constraints
 
 from .pair import Data, LatentSite, Pair
 
@@ -19,7 +19,7 @@ __all__ = ["flatten", "log_density", "unflatten"]
 
 def flatten(pair: Pair, z: dict[str, Tensor]) -> Tensor:
     """Map latents ``{site: [K, batch, *event]}`` to one unconstrained tensor ``[K, batch, D]``."""
-    parts = [biject_to(site.support).inv(z[site.name]) for site in pair.latents]
+    parts = [_bijection(site).inv(z[site.name]) for site in pair.latents]
     return torch.cat([part.reshape(*part.shape[:2], -1) for part in parts], dim=-1)
 
 
@@ -37,7 +37,7 @@ def unflatten(pair: Pair, u: Tensor) -> tuple[dict[str, Tensor], Tensor]:
     log_det = u.new_zeros(u.shape[:2])
     start = 0
     for site in pair.latents:
-        transform, shape = biject_to(site.support), _free_shape(site)
+        transform, shape = _bijection(site), _free_shape(site)
         stop = start + shape.numel()
         free = u[..., start:stop].reshape(*u.shape[:2], *shape)
         z[site.name] = transform(free)
@@ -57,5 +57,12 @@ def log_density(pair: Pair, data: Data) -> Callable[[Tensor], Tensor]:
     return density
 
 
+def _bijection(site: LatentSite) -> Transform:
+    support = site.support
+    while isinstance(support, constraints.MixtureSameFamilyConstraint):  # a mixture lies where its components lie
+        support = support.base_constraint
+    return biject_to(support)
+
+
 def _free_shape(site: LatentSite) -> torch.Size:
-    return torch.Size(biject_to(site.support).inverse_shape(torch.Size(site.event_shape)))
+    return torch.Size(_bijection(site).inverse_shape(torch.Size(site.event_shape)))

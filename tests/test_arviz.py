@@ -10,7 +10,7 @@ import pytest  # noqa: E402
 import torch  # noqa: E402
 
 from aevb.inference import Pair, Run, hmc_draws  # noqa: E402
-from aevb.inference.arviz_seam import arviz, open_inference_data, pareto_khat  # noqa: E402
+from aevb.inference.arviz_seam import arviz, open_inference_data, pareto_khat, smoothed_weights  # noqa: E402
 from aevb.models import ProbabilisticPCA  # noqa: E402
 
 
@@ -77,3 +77,13 @@ def test_khat_is_that_of_the_tail():
     ours = pareto_khat(torch.as_tensor(log_weights))
     np.testing.assert_allclose(ours.numpy(), shapes, atol=0.15)
     assert float(pareto_khat(torch.zeros(1, 100))) == -np.inf
+
+
+def test_smoothed_weights_sum_to_one_and_keep_the_order():
+    torch.manual_seed(0)
+    log_weights = torch.randn(4, 1000, dtype=torch.float64)
+    smoothed, _ = smoothed_weights(log_weights)
+    torch.testing.assert_close(smoothed.logsumexp(-1), torch.zeros(4, dtype=torch.float64), rtol=0, atol=1e-8)
+    body = log_weights < log_weights.quantile(0.8, dim=-1, keepdim=True)  # all but the tail is only normalised
+    shift = (smoothed - log_weights)[body]
+    assert float(shift.std()) < 0.05

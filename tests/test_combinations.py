@@ -14,6 +14,7 @@ from aevb.inference.evidence import AnnealedImportanceSampling, ImportanceSampli
 from aevb.inference.objectives import AdversarialVB
 
 WIDTH, POINTS = 4, 6
+NO_DENSITY = ("implicit", "noise-basis")
 CHAINS = AnnealedImportanceSampling(num_temperatures=3, num_chains=2, start="prior", num_leapfrog=2, num_tuning=2)
 OPTIONS = {
     "categorical": {"num_classes": 3},
@@ -60,6 +61,8 @@ def _valid(prior, guide):
     spaces = _space("priors", prior), _space("guides", guide)
     if registry.find("guides", guide).__name__ == "SemiAmortized" and prior == "vamp-prior":
         return False  # each would have to be built before the other
+    if prior == "vamp-prior" and guide in NO_DENSITY:
+        return False  # a mixture of posteriors needs their density
     return spaces[0] is None or spaces[0] == spaces[1]
 
 
@@ -93,3 +96,9 @@ def test_invalid_partners_are_named_with_a_valid_one(prior, guide):
         build_pair(recipe, _dataset(torch.zeros(POINTS, WIDTH)))
     said = str(caught.value)
     assert guide in said and all(name in said for name in fitting)
+
+
+@pytest.mark.parametrize("guide", NO_DENSITY)
+def test_a_vamp_prior_of_a_guide_without_density_is_refused(guide):
+    with pytest.raises(ValueError, match=f"vamp-prior.*{guide} has none"):
+        build_pair(_recipe("vamp-prior", "bernoulli", guide), _dataset(torch.zeros(POINTS, WIDTH)))
