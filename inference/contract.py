@@ -104,6 +104,9 @@ def _trace(pair: Pair, program: Program, data: Data, num_samples: int | None, ro
                 "it runs on the batch alone but not with a sample dimension in front: latents arrive as "
                 "[num_samples, batch, ...], so index from the right (x[..., 0], reshape(*z.shape[:-1], ...))"
             )
+        if any(word in detail for word in ("dtype", "Byte", "Long", "same type", "Double")):
+            kinds = ", ".join(str(part.dtype).removeprefix("torch.") for part in data)
+            mend = f"the data are {kinds}: cast them to the type of the parameters (x.float()), or the programs to theirs"
         if "to satisfy the constraint" in detail:
             mend = "bound what the distribution is given (exp or softplus for a scale), and look for NaN in it"
         if any(part.is_floating_point() and bool(part.isnan().any()) for part in data):
@@ -181,13 +184,20 @@ def _check_log_prob(role: str, name: str, site: Any, batch: int) -> None:
 
 
 def _position(name: str, value: Tensor, data: Data) -> int | None:
-    """Which argument of the program an observed site looks at (by storage, then by being the only one)."""
-    start = value.untyped_storage().data_ptr()
-    for position, part in enumerate(data):
-        if part.untyped_storage().data_ptr() == start:
-            return position
-    only = len(data) == 1 and value.numel() == data[0].numel()
-    return 0 if only else None
+    """Which argument of the program an observed site looks at; ``None`` where it cannot be told."""
+    # Two arguments may be views of one table, so what lies at the same address comes before what shares a storage;
+    # a model that fills or casts its data observes a copy.
+    views = (
+        lambda part: part.data_ptr() == value.data_ptr() and part.numel() == value.numel(),
+        lambda part: part.untyped_storage().data_ptr() == value.untyped_storage().data_ptr(),
+        lambda part: part.shape == value.shape and bool(((part == value) | (part != part)).all()),
+        lambda part: len(data) == 1 and part.numel() == value.numel(),
+    )
+    for is_view in views:
+        for position, part in enumerate(data):
+            if is_view(part):
+                return position
+    return None
 
 
 def _check_broadcasting(pair: Pair, data: Data) -> None:

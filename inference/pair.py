@@ -85,6 +85,14 @@ class _Parameters(Messenger):
         msg["done"] = True
 
 
+class _Dreaming(Messenger):
+    """Draws every observed site, as ``poutine.uncondition`` does, and leaves computed ones as they are computed."""
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if msg["is_observed"] and not msg["infer"].get("_deterministic"):
+            msg["is_observed"], msg["done"], msg["value"] = False, False, None
+
+
 class Program(nn.Module):
     """A callable of Pyro statements that carries its own parameters.
 
@@ -102,6 +110,8 @@ class Program(nn.Module):
         self.births = 0  # how many parameters were adopted: a trainer sees late ones by it
         self._constraints: dict[str, constraints.Constraint] = {}
         self._keys: dict[str, str] = {}
+        self._peers: list[Program] = []  # a list, so that a peer is no submodule
+        self._put_to_rest: list[nn.Module] = []  # adopted in training mode while this program was in evaluation mode
 
     def forward(self, *data: Tensor) -> Any:
         """Run the program; its parameters are this module's."""
@@ -119,7 +129,7 @@ class Program(nn.Module):
         if isinstance(init, nn.Parameter):
             self._adopt(name, init)
             return init
-        if name not in self._keys:
+        if name not in self._keys and not self._borrow(name):
             if init is None:
                 raise ContractError(
                     f"pyro.param({name!r}) has no initial value and no parameter of that name exists; "
@@ -133,6 +143,17 @@ class Program(nn.Module):
         free = getattr(self, self._keys[name])
         return transform_to(self._constraints[name])(free)
 
+    def meet(self, peer: Program) -> None:
+        """Share from now on the ``pyro.param`` names of a pair's other program, as Pyro's one store does."""
+        if peer is not self and not any(peer is known for known in self._peers):
+            self._peers.append(peer)
+
+    def wake(self) -> None:
+        """Give back the training mode that modules adopted in evaluation mode came with."""
+        for module in self._put_to_rest:
+            module.training = True
+        self._put_to_rest.clear()
+
     def values(self) -> dict[str, Tensor]:
         """Map every parameter's own name to its constrained value."""
         found: dict[str, Tensor] = {}
@@ -145,6 +166,15 @@ class Program(nn.Module):
                 constrained = transform_to(self._constraints.get(name, constraints.real))(value)
             found[name] = constrained.detach()
         return found
+
+    def _borrow(self, name: str) -> bool:
+        """Adopt a peer's parameter of this name, if there is one."""
+        for peer in self._peers:
+            if name in peer._constraints and name in peer._keys:
+                self._adopt(name, getattr(peer, peer._keys[name]))
+                self._constraints[name] = peer._constraints[name]
+                return True
+        return False
 
     def _adopt_left_behind(self, store: Any) -> None:
         if not store["params"]:
@@ -172,6 +202,9 @@ class Program(nn.Module):
             if key not in self._modules:
                 self.add_module(key, nn_module)
                 self.births += 1
+                if not self.training:
+                    self._put_to_rest += [module for module in nn_module.modules() if module.training]
+                    nn_module.eval()
             return announce(name, nn_module, *args, **kwargs)
 
         pyro.module = overhear
@@ -221,6 +254,9 @@ class Pair(nn.Module):
         super().__init__()
         self.model = _as_program(model)
         self.guide = None if guide is None else _as_program(guide)
+        if self.guide is not None:
+            self.guide.meet(self.model)
+            self.model.meet(self.guide)
         self.max_plate_nesting = 1
         self.latents: tuple[LatentSite, ...] = ()
         self.observed: dict[str, int | None] = {}  # observed site -> the position of its data
@@ -307,7 +343,8 @@ class Pair(nn.Module):
         Returns:
             Latent site to ``[num_samples, batch, *event]``, observed site likewise.
         """
-        sites = self.trace(poutine.uncondition(self.model), as_data(data), num_samples)
+        with _Dreaming():
+            sites = self.trace(self.model, as_data(data), num_samples)
         observed = {name: sites[name]["value"] for name in self.observed}
         return self._latent_values(sites), observed
 
@@ -321,7 +358,15 @@ class Pair(nn.Module):
                     "cannot take its place; observe an argument itself: pyro.sample(..., obs=x)."
                 )
             like = dreamt[position]
-            dreamt[position] = observed[name].reshape(like.shape).to(like.dtype)
+            # Plates of an observed site lie left of the batch, where its data have dimensions right of it.
+            rows = observed[name].movedim(self.max_plate_nesting, 0)
+            if rows.numel() != like.numel():
+                raise ContractError(
+                    f"observed site {name!r} holds {rows.numel()} numbers of the {like.numel()} of its argument (shape "
+                    f"{tuple(like.shape)}), so its dream cannot take the argument's place; pass that part as an "
+                    "argument of its own: model(x, y)."
+                )
+            dreamt[position] = rows.reshape(like.shape).to(like.dtype)
         return tuple(dreamt)
 
     def likelihoods(self, z: dict[str, Tensor], data: Tensor | Data) -> dict[str, Distribution]:
@@ -365,6 +410,9 @@ class Pair(nn.Module):
         finally:
             for module, mode in training.items():
                 module.training = mode
+            for program in (self.model, self.guide):
+                if program is not None:
+                    program.wake()
 
     # ------------------------------------------------------------------ the contract
 
@@ -398,7 +446,7 @@ class Pair(nn.Module):
         return {
             name: site
             for name, site in recorder.trace.nodes.items()
-            if site["type"] == "sample" and not site_is_subsample(site)
+            if site["type"] == "sample" and not site_is_subsample(site) and not site["infer"].get("_deterministic")
         }
 
     # ------------------------------------------------------------------ private

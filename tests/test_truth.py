@@ -60,7 +60,7 @@ def test_wake_sleep_reaches_it_with_one_latent():
     assert abs(_shortfall(WakeSleep(), latent_dim=1, steps=2400)) < 0.01
 
 
-def test_wake_sleep_is_biased_with_two(record_property):
+def test_wake_sleep_with_two_latents_is_on_record(record_property):
     left = _shortfall(WakeSleep(), latent_dim=2, steps=1600)
     record_property("wake_sleep_shortfall", left)
     assert -1e-3 < left < 1.0
