@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         args = parser.parse_args(words)
         status: int = verbs[args.verb].run(_plain(args[args.verb]))
         return status
-    except (ArgumentError, ValueError, FileNotFoundError, PermissionError, IsADirectoryError) as error:
+    except (ArgumentError, ValueError, NotImplementedError, OSError) as error:
         print(f"aevb: error: {_one_line(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

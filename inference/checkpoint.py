@@ -23,6 +23,7 @@ def write_checkpoint(loop: Fit, path: Path) -> None:
         "random": loop.random.state_dict(),
         "observers": [_state_of(observer) for observer in loop.observers],
         "step": loop.step,
+        "stopped": loop.stopped,
         "seconds": loop._seconds,
         "history": loop.history,
         "rows": len(loop.data),
@@ -59,6 +60,7 @@ def read_checkpoint(loop: Fit, path: Path) -> None:
         if hasattr(observer, "load_state_dict"):
             observer.load_state_dict(kept)
     loop.step, loop.history, loop._seconds = state["step"], state["history"], state["seconds"]
+    loop.stopped = state.get("stopped")
     per_epoch = loop.length.steps_per_epoch
     if loop.step % per_epoch:  # a run that ended inside an epoch goes on with the rest of that shuffle
         loop._order = loop.random.permutation(len(loop.data), epoch=loop.step // per_epoch)

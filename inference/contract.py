@@ -8,14 +8,17 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from pyro.distributions import Unit
+from pyro.distributions import MaskedDistribution, Unit
 from torch import Tensor
 from torch.distributions import constraints
 
+from .data import Dataset, Tensors
 from .pair import ContractError, Data, LatentSite, Pair, Program, Sites, site_has_density, site_log_prob
+from .random_state import RandomState
 
-__all__ = ["check_pair"]
+__all__ = ["check_pair", "check_rows"]
 
+_ROWS = 10_000  # looked at together
 _DRAWS = 4  # enough draws a datapoint to meet a support that the guide leaves
 
 
@@ -74,6 +77,39 @@ def check_pair(pair: Pair, data: Data) -> None:
     _check_broadcasting(pair, data)
 
 
+def check_rows(pair: Pair, data: Dataset) -> None:
+    """Check the rows beyond the first ones: every observed site's data, whole, against the site's support.
+
+    A data set that draws afresh is taken at its first rows' word: looking at it would change it.
+
+    Raises:
+        ContractError: Some rows lie outside the support, or hold NaN that the model does not mask.
+    """
+    if not isinstance(data, Tensor | Tensors):
+        return
+    with RandomState(0, pair.example[0].device), pair.evaluation():
+        sites = _trace(pair, pair.model, pair.example, None, "model")
+    for name, position in pair.observed.items():
+        if position is None or not _is_plain(sites[name], pair.example[position]):
+            continue
+        part = data if isinstance(data, Tensor) else data.parts[position]
+        for rows in part.split(_ROWS):
+            _check_support(name, sites[name]["fn"], rows)
+
+
+def _is_plain(site: Any, part: Tensor) -> bool:
+    """Whether a site observes an argument as it is, unmasked, under a support that is the same for every datapoint."""
+    value, fn = site["value"], site["fn"]
+    if value.data_ptr() != part.data_ptr() or value.shape != part.shape or isinstance(site["mask"], Tensor):
+        return False
+    if any(isinstance(layer, MaskedDistribution) for layer in _layers(fn)):
+        return False
+    support = fn.support
+    while hasattr(support, "base_constraint"):
+        support = support.base_constraint
+    return not any(isinstance(bound, Tensor) and bound.dim() for bound in vars(support).values())
+
+
 def _check_data(data: Data) -> None:
     sizes = [len(part) for part in data]
     if len(set(sizes)) != 1 or sizes[0] == 0:
@@ -106,7 +142,9 @@ def _trace(pair: Pair, program: Program, data: Data, num_samples: int | None, ro
             )
         if any(word in detail for word in ("dtype", "Byte", "Long", "same type", "Double")):
             kinds = ", ".join(str(part.dtype).removeprefix("torch.") for part in data)
-            mend = f"the data are {kinds}: cast them to the type of the parameters (x.float()), or the programs to theirs"
+            mend = (
+                f"the data are {kinds}: cast them to the type of the parameters, x.float(), or the parameters to theirs"
+            )
         if "to satisfy the constraint" in detail:
             mend = "bound what the distribution is given (exp or softplus for a scale), and look for NaN in it"
         if any(part.is_floating_point() and bool(part.isnan().any()) for part in data):
@@ -148,26 +186,31 @@ def _check_same_sites(latent: Sites, guide_sites: Sites) -> None:
 def _check_data_support(name: str, site: Any) -> None:
     value: Tensor = site["value"]
     seen = value if site["mask"] is None or isinstance(site["mask"], bool) else value[site["mask"]]
-    support = site["fn"].support
+    _check_support(name, site["fn"], seen)
+
+
+def _check_support(name: str, fn: Any, seen: Tensor) -> None:
+    support = fn.support
     if bool(torch.as_tensor(support.check(seen)).all()):
         return
     if bool(torch.isnan(seen.float()).any()):
         raise ContractError(
-            f"observed site {name!r} (shape {tuple(value.shape)}) holds NaN; drop those rows, or mask the "
+            f"observed site {name!r} (shape {tuple(seen.shape)}) holds NaN; drop those rows, or mask the "
             "missing entries in the model."
         )
     low, high = float(seen.min()), float(seen.max())
     raise ContractError(
-        f"the data of observed site {name!r} (shape {tuple(value.shape)}, values in [{low:g}, {high:g}]) leave "
-        f"the support {support!r} of its {type(_base(site['fn'])).__name__} likelihood; scale or binarise the "
+        f"the data of observed site {name!r} (shape {tuple(seen.shape)}, values in [{low:g}, {high:g}]) leave "
+        f"the support {support!r} of its {type(_layers(fn)[-1]).__name__} likelihood; scale or binarise the "
         "data, or take a likelihood of that support."
     )
 
 
-def _base(fn: Any) -> Any:
-    while hasattr(fn, "base_dist"):
-        fn = fn.base_dist
-    return fn
+def _layers(fn: Any) -> list[Any]:
+    layers = [fn]
+    while hasattr(layers[-1], "base_dist"):
+        layers.append(layers[-1].base_dist)
+    return layers
 
 
 def _check_log_prob(role: str, name: str, site: Any, batch: int) -> None:

@@ -61,7 +61,14 @@ def _bijection(site: LatentSite) -> Transform:
     support = site.support
     while isinstance(support, constraints.MixtureSameFamilyConstraint):  # a mixture lies where its components lie
         support = support.base_constraint
-    return biject_to(support)
+    try:
+        return biject_to(support)
+    except NotImplementedError as error:
+        raise ValueError(
+            f"latent site {site.name!r} (event shape {tuple(site.event_shape)}) lives on {support!r}, which no "
+            "bijection maps to the real line, so no chain can move it; sum a discrete latent out of the model, or "
+            "train a guide (SGVB A, reweighted wake-sleep)."
+        ) from error
 
 
 def _free_shape(site: LatentSite) -> torch.Size:

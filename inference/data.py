@@ -30,6 +30,9 @@ class Dataset(Protocol):
 class Tensors:
     """Several tensors of N rows each as one data set.
 
+    Raises:
+        ValueError: The tensors differ in their number of rows.
+
     Example:
         >>> images, labels = torch.zeros(3, 4), torch.tensor([0, 1, 2])
         >>> Tensors(images, labels)[torch.tensor([2])][1]
@@ -37,6 +40,9 @@ class Tensors:
     """
 
     def __init__(self, *parts: Tensor) -> None:
+        sizes = [len(part) for part in parts]
+        if len(set(sizes)) != 1:
+            raise ValueError(f"the parts of a data set must have one common number of rows; got {sizes}.")
         self.parts = parts
 
     def __len__(self) -> int:
@@ -56,12 +62,15 @@ def as_dataset(data: Any, device: torch.device | str = "cpu") -> Dataset:
     """Turn tensors, arrays, data frames or tuples of them into a :class:`Dataset` on a device.
 
     Raises:
-        ValueError: The data are empty, hold NaN in no masked place, or are nothing that can be indexed.
+        ValueError: The data are empty or a single number, the parts of a tuple differ in length, or a part cannot
+            be read as numbers.
     """
     if isinstance(data, tuple | list):
         data = Tensors(*(_tensor(part) for part in data))
     elif not (hasattr(data, "__getitem__") and hasattr(data, "__len__")) or hasattr(data, "__array__"):
         data = _tensor(data)
+    if isinstance(data, Tensor) and data.dim() == 0:
+        raise ValueError("the data are a single number: expected a tensor of rows, [N, ...].")
     if len(data) == 0:
         raise ValueError("the data set is empty: expected at least one row.")
     move = getattr(data, "to", None)

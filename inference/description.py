@@ -10,6 +10,8 @@ import inspect
 from importlib import import_module
 from typing import Any
 
+from torch import nn
+
 __all__ = ["DescriptionError", "describe", "rebuild"]
 
 _PLAIN = (bool, int, float, str, type(None))
@@ -44,8 +46,8 @@ def describe(thing: Any, seen: dict[int, int] | None = None) -> Any:
     if id(thing) in seen:
         return {"ref": seen[id(thing)]}
     seen[id(thing)] = number = len(seen)
-    names = [n for n, p in inspect.signature(type(thing).__init__).parameters.items() if n != "self" and _named(p)]
-    missing = [name for name in names if not hasattr(thing, name)]
+    names = _arguments(type(thing))
+    missing = [name for name in names if not _keeps(thing, name)]
     if missing:
         raise DescriptionError(
             f"{type(thing).__name__} does not keep its argument(s) {missing} under attributes of the same names, so a "
@@ -80,8 +82,23 @@ def rebuild(description: Any, built: dict[int, Any] | None = None) -> Any:
     return thing
 
 
-def _named(parameter: inspect.Parameter) -> bool:
-    return parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+def _keeps(thing: Any, name: str) -> bool:
+    """Whether an argument is kept under its name, where no method of that name stands in its place."""
+    return hasattr(thing, name) and getattr(getattr(thing, name), "__self__", None) is not thing
+
+
+def _arguments(kind: type) -> list[str]:
+    """The names that a class is built from; refused where building it again would lose what it holds."""
+    build: Any = kind.__init__
+    bare = build is nn.Module.__init__ or (build is object.__init__ and kind.__new__ is object.__new__)
+    parameters = [] if bare else list(inspect.signature(build).parameters.values())[1:]
+    if not bare and (not inspect.isfunction(build) or any(p.kind is p.VAR_POSITIONAL for p in parameters)):
+        raise DescriptionError(
+            f"a {kind.__name__} cannot be described by the arguments it was built from, so a run folder cannot say how "
+            "to build it again; give the block plain numbers, strings, lists and other blocks, or pass model= and "
+            "guide= when loading."
+        )
+    return [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
 
 
 def _path(thing: Any) -> str:

@@ -41,6 +41,11 @@ class EarlyStopping:
             self.best, self.best_epoch = row[self.column], int(row["epoch"])
             self.best_state = {name: value.clone() for name, value in fit.pair.state_dict().items()}
         elif row["epoch"] - self.best_epoch >= self.patience:
+            if not self.best_state:
+                raise ValueError(
+                    f"early stopping saw no finite {self.column} in {self.patience} epochs (now {row[self.column]:g}); "
+                    "look for NaN in the validation data, or for a likelihood that rules them out."
+                )
             fit.pair.load_state_dict(self.best_state)
             fit.stop(f"no better {self.column} than {self.best:.4f} (epoch {self.best_epoch}) in {self.patience}")
 

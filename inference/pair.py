@@ -110,7 +110,7 @@ class Program(nn.Module):
         self.births = 0  # how many parameters were adopted: a trainer sees late ones by it
         self._constraints: dict[str, constraints.Constraint] = {}
         self._keys: dict[str, str] = {}
-        self._peers: list[Program] = []  # a list, so that a peer is no submodule
+        self._peer: tuple[Program, ...] = ()  # a tuple, so that the peer is no submodule
         self._put_to_rest: list[nn.Module] = []  # adopted in training mode while this program was in evaluation mode
 
     def forward(self, *data: Tensor) -> Any:
@@ -145,8 +145,8 @@ class Program(nn.Module):
 
     def meet(self, peer: Program) -> None:
         """Share from now on the ``pyro.param`` names of a pair's other program, as Pyro's one store does."""
-        if peer is not self and not any(peer is known for known in self._peers):
-            self._peers.append(peer)
+        if peer is not self:
+            self._peer = (peer,)
 
     def wake(self) -> None:
         """Give back the training mode that modules adopted in evaluation mode came with."""
@@ -169,7 +169,7 @@ class Program(nn.Module):
 
     def _borrow(self, name: str) -> bool:
         """Adopt a peer's parameter of this name, if there is one."""
-        for peer in self._peers:
+        for peer in self._peer:
             if name in peer._constraints and name in peer._keys:
                 self._adopt(name, getattr(peer, peer._keys[name]))
                 self._constraints[name] = peer._constraints[name]
@@ -411,7 +411,7 @@ class Pair(nn.Module):
             for module, mode in training.items():
                 module.training = mode
             for program in (self.model, self.guide):
-                if program is not None:
+                if program is not None and program.training:  # not when one evaluation lies inside another
                     program.wake()
 
     # ------------------------------------------------------------------ the contract

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 import torch
+from pyro.optim import PyroOptim
 from torch import nn
 
 from .objectives import Objective
@@ -51,12 +52,22 @@ class Players:
                 if fresh:
                     self.optimizers[player].add_param_group({"params": fresh})
             else:
-                self.optimizers[player] = self._maker(player)(fresh or [nn.Parameter(torch.zeros(0))])
+                self.optimizers[player] = self._made(player, fresh or [nn.Parameter(torch.zeros(0))])
 
     @property
     def outdated(self) -> bool:
         """Whether a parameter was born since everybody was enlisted."""
         return self.pair.births != self._births
+
+    def _made(self, player: str, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+        maker = self._maker(player)
+        made = maker(parameters) if callable(maker) and not isinstance(maker, PyroOptim) else maker
+        if not isinstance(made, torch.optim.Optimizer) or made is maker:
+            raise ValueError(
+                f"optimizer={type(maker).__name__} of player {player!r} does not make a torch optimiser of a list of "
+                "parameters; pass what makes one, e.g. partial(torch.optim.Adam, lr=1e-3)."
+            )
+        return made
 
     def _maker(self, player: str) -> Optimizer:
         if not isinstance(self._make, Mapping):

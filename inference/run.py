@@ -117,6 +117,8 @@ def load(folder: str | Path, model: Callable[..., Any] | None = None, guide: Cal
     """
     path = Path(folder)
     config = read_config(path)
+    if model is None and guide is not None:
+        raise ValueError("load(folder, guide=...) needs model=... as well: a pair is given whole or not at all.")
     if model is None:
         if config.get("pair") is None:
             raise ValueError(

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from .checkpoint import read_checkpoint, write_checkpoint
+from .contract import check_rows
 from .data import as_dataset
 from .diagnosis import NonFiniteError, first_non_finite
 from .evidence.elbo import mean_bound
@@ -186,6 +187,11 @@ class Fit:
         self.random = RandomState(seed, self.device)
         self.memory = self._prepare()
         self.players = Players(self.pair, self.memory, self.objective, optimizer)
+        if not any(self.players.parameters().values()):
+            raise ValueError(
+                f"there is nothing to train: {sorted(self.objective.trains)} have no parameters. Announce a network "
+                'inside its program, pyro.module("decoder", decoder), and a lone number by pyro.param.'
+            )
         eager = EagerStep(self.objective, self.pair, self.memory, self.players)
         self._make_step = Levels(eager, self.data, level=compile, steps=self.length.steps)
 
@@ -319,6 +325,10 @@ class Fit:
 
     def _prepare(self) -> nn.Module:
         """Check the pair on its first rows and let the objective make its memory."""
+        if isinstance(self.objective, type):
+            raise ValueError(
+                f"objective={self.objective.__name__} is a class; pass one of it: {self.objective.__name__}()."
+            )
         wants_guide = "guide" in self.objective.trains
         if wants_guide and self.pair.guide is None:
             name = type(self.objective).__name__
@@ -326,6 +336,9 @@ class Fit:
         with self.random:
             rows = torch.arange(min(len(self.data), 16), device=self.device)
             self.pair.check(as_data(self.data[rows])).to(self.device)
+            for data in (self.data, self.validation):
+                if data is not None:
+                    check_rows(self.pair, data)
             return self.objective.start(self.pair, self.data).to(self.device)
 
     @property

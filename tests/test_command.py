@@ -111,6 +111,8 @@ def test_list_shows_a_line_each(kind, capsys):
         (["fit", "digits", "--batch-size", "0"], ["batch_size=0"]),
         (["fit", "digits", "--device", "abacus"], ["abacus", "cpu"]),
         (["fit", "digits", "--frobnicate", "1"], ["frobnicate"]),
+        (["fit", "digits", "--guide", "implicit", "--epochs", "1", "--quiet"], ["no density", "AdversarialVB"]),
+        (["fit", "digits", "--prior", "uniform-sphere", "--latent-dim", "4"], ["sphere", "von-mises-fisher"]),
         (["compare", "digits", "--objectives", "nope", "--out", "unused"], ["nope", "sgvb"]),
         (["list", "nope"], ["priors"]),
         (["list"], ["kind"]),

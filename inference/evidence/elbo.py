@@ -38,12 +38,12 @@ class ELBO:
         at_once = min(self.num_samples, 100)
         bounds = []
         for part in chunks(data, max(1, _ROWS // at_once)):
-            total = torch.zeros(len(part[0]), device=part[0].device)
+            total = torch.zeros(len(part[0]), dtype=torch.float64)
             for first in range(0, self.num_samples, at_once):
                 draws = min(at_once, self.num_samples - first)
-                total += pair.cloud(part, draws).log_weight.sum(0)
+                total += pair.cloud(part, draws).log_weight.cpu().double().sum(0)
             bounds.append(total / self.num_samples)
-        return Evidence("elbo", "lower bound", torch.cat(bounds).cpu(), self.num_samples)
+        return Evidence("elbo", "lower bound", torch.cat(bounds), self.num_samples)
 
 
 def mean_bound(pair: Pair, data: Dataset, seed: int) -> float:

@@ -75,4 +75,4 @@ class ImportanceSampling:
         """The log-weights of a few datapoints, ``[K, batch]`` in float64 on the CPU."""
         at_once = max(1, self.rows // len(part[0]))
         draws = [min(at_once, self.num_samples - k) for k in range(0, self.num_samples, at_once)]
-        return torch.cat([pair.cloud(part, count).log_weight.double().cpu() for count in draws])
+        return torch.cat([pair.cloud(part, count).log_weight.cpu().double() for count in draws])

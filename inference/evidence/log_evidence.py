@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from ..contract import check_rows
 from ..data import as_dataset
 from ..pair import Pair, as_data
 from ..random_state import RandomState
@@ -52,6 +53,7 @@ def log_evidence(
     pair = Pair(model, guide)
     with RandomState(seed, device), pair.evaluation():
         pair.check(as_data(rows[torch.arange(min(16, len(rows)), device=device)]))
+        check_rows(pair, rows)
         return estimator(pair, rows)
 
 
