@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from importlib import import_module
-from typing import Any
+from typing import Any, cast
 
 from torch import nn
 
@@ -89,8 +89,8 @@ def _keeps(thing: Any, name: str) -> bool:
 
 def _arguments(kind: type) -> list[str]:
     """The names that a class is built from; refused where building it again would lose what it holds."""
-    build: Any = kind.__init__
-    bare = build is nn.Module.__init__ or (build is object.__init__ and kind.__new__ is object.__new__)
+    build: Any = cast(Any, kind).__init__
+    bare = build is nn.Module.__init__ or (build is object.__init__ and cast(Any, kind).__new__ is object.__new__)
     parameters = [] if bare else list(inspect.signature(build).parameters.values())[1:]
     if not bare and (not inspect.isfunction(build) or any(p.kind is p.VAR_POSITIONAL for p in parameters)):
         raise DescriptionError(

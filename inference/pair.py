@@ -446,7 +446,9 @@ class Pair(nn.Module):
         return {
             name: site
             for name, site in recorder.trace.nodes.items()
-            if site["type"] == "sample" and not site_is_subsample(site) and not site["infer"].get("_deterministic")
+            if site["type"] == "sample"
+            and not site_is_subsample(site)
+            and not (site["infer"] or {}).get("_deterministic")
         }
 
     # ------------------------------------------------------------------ private

@@ -61,8 +61,8 @@ class Players:
 
     def _made(self, player: str, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
         maker = self._maker(player)
-        made = maker(parameters) if callable(maker) and not isinstance(maker, PyroOptim) else maker
-        if not isinstance(made, torch.optim.Optimizer) or made is maker:
+        made: object = maker(parameters) if callable(maker) and not isinstance(maker, PyroOptim) else None
+        if not isinstance(made, torch.optim.Optimizer):
             raise ValueError(
                 f"optimizer={type(maker).__name__} of player {player!r} does not make a torch optimiser of a list of "
                 "parameters; pass what makes one, e.g. partial(torch.optim.Adam, lr=1e-3)."
