@@ -115,20 +115,22 @@ def sample(
     Returns:
         The draws and the frozen step sizes ``[*chains]``.
     """
-    evaluations = (warmup + num_samples * thin) * num_leapfrog
-    evaluate = _captured(log_density, u) if evaluations >= _WORTH_CAPTURING else _eager(log_density)
-    log_step = torch.as_tensor(step_size, dtype=u.dtype, device=u.device).log().expand(u.shape[:-1]).clone()
-    for i in range(warmup):
-        u, accept, _ = _transition(evaluate, u, jittered(log_step.exp()), num_leapfrog)
-        # Robbins-Monro with a gain that falls slowly enough to cross orders of magnitude first.
-        log_step = log_step + (accept - target_accept) * (1.0 + 0.05 * i) ** -0.6
-    draws, accepts = [], []
-    for _ in range(num_samples):
-        for _ in range(thin):
+    # A trajectory may leave the numbers, and is then rejected: no distribution may refuse its values first.
+    with pyro.validation_enabled(False):
+        evaluations = (warmup + num_samples * thin) * num_leapfrog
+        evaluate = _captured(log_density, u) if evaluations >= _WORTH_CAPTURING else _eager(log_density)
+        log_step = torch.as_tensor(step_size, dtype=u.dtype, device=u.device).log().expand(u.shape[:-1]).clone()
+        for i in range(warmup):
             u, accept, _ = _transition(evaluate, u, jittered(log_step.exp()), num_leapfrog)
-        draws.append(u)
-        accepts.append(accept)
-    return Chains(torch.stack(draws), torch.stack(accepts), log_step.exp())
+            # Robbins-Monro with a gain that falls slowly enough to cross orders of magnitude first.
+            log_step = log_step + (accept - target_accept) * (1.0 + 0.05 * i) ** -0.6
+        draws, accepts = [], []
+        for _ in range(num_samples):
+            for _ in range(thin):
+                u, accept, _ = _transition(evaluate, u, jittered(log_step.exp()), num_leapfrog)
+            draws.append(u)
+            accepts.append(accept)
+        return Chains(torch.stack(draws), torch.stack(accepts), log_step.exp())
 
 
 def jittered(step_size: Tensor) -> Tensor:
