@@ -5,7 +5,10 @@ import pyro.distributions as dist
 import pytest
 import torch
 
-from aevb.inference import ContractError, Pair, fit
+from aevb import guides
+from aevb.inference import ContractError, Pair, fit, log_evidence
+from aevb.inference.evidence import ELBO
+from aevb.models import LatentVariableModel, likelihoods, networks, priors
 
 X = torch.rand(6, 4)
 
@@ -142,3 +145,43 @@ def test_fit_checks_before_it_trains():
 def test_arguments_of_different_lengths_are_refused():
     with pytest.raises(ContractError, match=r"\[6, 3\] rows"):
         Pair(_model, _guide).check((X, X[:3]))
+
+
+@pytest.mark.parametrize(
+    ("model", "bad", "said"),
+    [(_bernoulli, 255.0, r"\[0, 255\].*binarise"), (_model, torch.nan, "'x' .* holds NaN")],
+)
+def test_a_bad_row_far_down_is_found(model, bad, said):
+    x = torch.zeros(40, 4)
+    x[30, 2] = bad
+    with pytest.raises(ContractError, match=said):
+        fit(model, _guide, x, steps=1, progress=False)
+    with pytest.raises(ContractError, match=said):
+        fit(model, _guide, x[:20], validation=x, steps=1, progress=False)
+    with pytest.raises(ContractError, match=said):
+        log_evidence(model, _guide, x, ELBO(1))
+
+
+def test_missing_entries_far_down_are_no_fault_of_a_model_that_masks_them():
+    x = torch.randn(40, 4)
+    x[30, 2] = torch.nan
+    model = LatentVariableModel(
+        priors.StandardNormal(2), networks.MLP(2, 4, hidden=[5]), likelihoods.Normal(), missing=True
+    )
+    guide = guides.MaskedNormal(2, networks.MLP(8, hidden=[5]))
+    run = fit(model, guide, x, steps=2, progress=False)
+    assert torch.isfinite(log_evidence(run.model, run.guide, x, ELBO(2)).log_px).all()
+
+
+@pytest.mark.parametrize(("x", "kind"), [((X * 255).byte(), "uint8"), (X.double(), "float64")])
+def test_numbers_of_another_type_are_told(x, kind):
+    guide = guides.Normal(2, networks.MLP(4, hidden=[5]))
+    with pytest.raises(ContractError, match=rf"the data are {kind}: cast them"):
+        Pair(_model, guide).check(x)
+
+
+def test_tables_of_different_lengths_are_refused_whole():
+    with pytest.raises(ValueError, match=r"\[40, 60\]"):
+        fit(_model, _guide, (torch.zeros(40, 4), torch.zeros(60, 4)), steps=1, progress=False)
+    with pytest.raises(ValueError, match="single number"):
+        fit(_model, _guide, torch.tensor(3.0), steps=1, progress=False)

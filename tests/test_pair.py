@@ -194,3 +194,72 @@ def test_a_pyro_module_inside_a_function_is_adopted():
     assert pair.players()["model"][0] is scale.value_unconstrained
     assert float(next(iter(pair.model.values().values()))) == pytest.approx(0.25)
     assert len(pyro.get_param_store()) == 0
+
+
+def test_a_dream_of_a_plated_site_keeps_its_rows_and_columns():
+    def model(x):
+        with pyro.plate("data", len(x), dim=-1):
+            z = pyro.sample("z", dist.Normal(x.new_zeros(()), 0.01))
+            with pyro.plate("pixels", 3, dim=-2):
+                level = 100 * torch.arange(3.0).unsqueeze(-1)
+                pyro.sample("x", dist.Normal(level + 0 * z, 0.1), obs=x.T)
+
+    pair = Pair(model).check(X)
+    _, observed = pair.dream((X,))
+    (dreamt,) = pair.dreamt_data((X,), observed)
+    torch.testing.assert_close(dreamt, torch.tensor([[0.0, 100.0, 200.0]]).expand(2, 3), rtol=0, atol=1.0)
+
+
+def _halves(x, y):
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", dist.Normal(x.new_zeros(()), 1.0))
+        pyro.sample("x", dist.Normal(z.unsqueeze(-1), 1.0).expand([*z.shape, 1]).to_event(1), obs=x)
+        pyro.sample("y", dist.Normal(z.unsqueeze(-1), 1.0).expand([*z.shape, 2]).to_event(1), obs=y)
+
+
+def test_arguments_that_are_views_of_one_table_are_told_apart():
+    assert Pair(_halves).check((X[:, :1], X[:, 1:])).observed == {"x": 0, "y": 1}
+    cast = Pair(lambda x, y: _halves(x.double().float(), y.double().float())).check((X[:, :1], X[:, 1:]))
+    assert cast.observed == {"x": 0, "y": 1}  # a copy is known by its values
+
+
+def test_a_dream_of_a_part_of_an_argument_is_refused_with_the_mend():
+    pair = Pair(lambda x: _halves(x[:, :1], x[:, 1:])).check(X)
+    with pytest.raises(ValueError, match=r"'x' holds 2 numbers of the 6.*argument of its own"):
+        pair.dreamt_data((X,), pair.dream((X,))[1])
+
+
+def test_what_is_computed_is_neither_drawn_nor_scored():
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(x.new_zeros(()), 1.0))
+            twice = pyro.deterministic("twice", 2 * z)
+            pyro.sample("x", dist.Normal(twice.unsqueeze(-1), 1.0).expand([*z.shape, 3]).to_event(1), obs=x)
+            pyro.factor("pull", -z.square())
+
+    pair = Pair(model).check(X)
+    assert pair.observed == {"x": 0} and [site.name for site in pair.latents] == ["z"]
+    z, observed = pair.dream(X, 4)
+    assert observed.keys() == {"x"} and observed["x"].shape == (4, 2, 3)
+    _, log_lik = pair.log_densities(z, X)
+    expected = dist.Normal(2 * z["z"].unsqueeze(-1), 1.0).log_prob(X).sum(-1) - z["z"].square()
+    torch.testing.assert_close(log_lik, expected)
+
+
+def test_one_name_in_model_and_guide_is_one_parameter():
+    def model(x):
+        level = pyro.param("level", torch.tensor(0.5), constraint=dist.constraints.positive)
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(level, 1.0))
+            pyro.sample("x", dist.Normal(z.unsqueeze(-1), 1.0).expand([*z.shape, 3]).to_event(1), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(pyro.param("level"), 1.0).expand([len(x)]))
+
+    pair, other = Pair(model, guide).check(X), Pair(model, guide).check(X)
+    assert pair.players()["model"][0] is pair.players()["guide"][0]
+    with torch.no_grad():
+        pair.players()["model"][0].add_(1.0)
+    assert float(pair.guide.values()["level"]) == pytest.approx(float(pair.model.values()["level"])) != 0.5
+    assert float(other.guide.values()["level"]) == pytest.approx(0.5)

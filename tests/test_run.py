@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -103,3 +104,26 @@ def test_descriptions_are_json_and_say_what_is_missing():
 
     with pytest.raises(DescriptionError, match=r"\['width'\]"):
         describe(Forgetful(3))
+
+
+class Holder(torch.nn.Module):
+    """A block that keeps whatever it is given."""
+
+    def __init__(self, held):
+        super().__init__()
+        self.held = held
+
+
+@pytest.mark.parametrize(
+    "held",
+    [torch.ones(2), {"a": 1}, np.ones(2), np.int64(3), torch.nn.Sequential(torch.nn.Tanh()), torch.nn.ModuleList()],
+)
+def test_what_would_come_back_empty_is_not_described(held):
+    with pytest.raises(DescriptionError, match="so a run folder cannot say how to build it again"):
+        describe(Holder(held))
+
+
+def test_a_guide_alone_is_no_help(tmp_path):
+    fit(*_blocks(), X, epochs=1, progress=False).save(tmp_path)
+    with pytest.raises(ValueError, match="needs model="):
+        load(tmp_path, guide=plain_guide)

@@ -9,6 +9,7 @@ import torch
 
 from aevb import guides
 from aevb.inference import MCEM, SGVB, EarlyStopping, Fit, NonFiniteError, WakeSleep, fit
+from aevb.inference.objectives import Batch
 from aevb.models import LatentVariableModel, likelihoods, networks, priors
 
 X = torch.rand(50, 6, generator=torch.Generator().manual_seed(0)).round()
@@ -179,3 +180,105 @@ def test_bad_arguments_are_named(options, expected):
 def test_a_missing_guide_is_told():
     with pytest.raises(ValueError, match="SGVB trains a guide"):
         fit(_pair()[0], None, X, steps=1, progress=False)
+
+
+def test_a_run_that_stopped_early_has_stopped_when_it_is_resumed(tmp_path):
+    still = {"steps": None, "epochs": 30, "optimizer": partial(torch.optim.SGD, lr=0.0), "validation": X}
+    first = _fit(**still, observers=[EarlyStopping(patience=2)], checkpoint=tmp_path / "c")
+    again = _fit(**still, observers=[EarlyStopping(patience=2)], checkpoint=tmp_path / "c", resume=True)
+    assert len(again.rows) == len(first.rows) == 3
+    assert again.settings["stopped"] == first.settings["stopped"]
+
+
+def test_early_stopping_gives_back_the_best_parameters():
+    class Scripted(EarlyStopping):
+        def __call__(self, fit):
+            fit.history[-1]["validation_bound"] = -abs(fit.history[-1]["epoch"] - 3.0)  # the third epoch is best
+            if fit.history[-1]["epoch"] == 3:
+                self.third = _weights(fit.run).clone()
+            super().__call__(fit)
+
+    watcher = Scripted(patience=2)
+    run = _fit(steps=None, epochs=50, observers=[watcher])
+    assert len(run.rows) == 5 and torch.equal(_weights(run), watcher.third)
+
+
+def test_early_stopping_that_sees_no_number_says_so():
+    class Broken(EarlyStopping):
+        def __call__(self, fit):
+            fit.history[-1]["validation_bound"] = float("nan")
+            super().__call__(fit)
+
+    with pytest.raises(ValueError, match="no finite validation_bound"):
+        _fit(steps=None, epochs=9, observers=[Broken(patience=2)])
+
+
+def test_rows_may_be_drawn_afresh_at_every_visit():
+    class Dynamic:
+        def __init__(self, grey):
+            self.grey, self.asked = grey, []
+
+        def __len__(self):
+            return len(self.grey)
+
+        def __getitem__(self, index):
+            self.asked += index.tolist()
+            return torch.bernoulli(self.grey[index])
+
+    grey = torch.rand(50, 6, generator=torch.Generator().manual_seed(1))
+    runs = []
+    for _ in range(2):
+        data = Dynamic(grey)
+        runs.append(fit(*_pair(), data, epochs=2, batch_size=10, progress=False, compile="never"))
+    assert torch.equal(_weights(runs[0]), _weights(runs[1]))
+    assert all(data.asked.count(row) >= 2 for row in range(50))
+
+
+def test_a_parameter_that_both_players_hold_is_stepped_once():
+    encoder = networks.MLP(6, hidden=[8])
+    guide = guides.Normal(2, encoder)
+    prior = priors.VampPrior(guide.posterior, 6, num_pseudo_inputs=3)
+    model = LatentVariableModel(prior, networks.MLP(2, 6, hidden=[8]), likelihoods.Bernoulli())
+    loop = Fit(model, guide, X, optimizer=partial(torch.optim.SGD, lr=0.5), steps=1, batch_size=50, progress=False)
+    before = {name: value.clone() for name, value in loop.pair.named_parameters()}
+    with loop.random:
+        state = torch.get_rng_state()
+    x = X[loop.random.permutation(50, epoch=0)]
+    with torch.random.fork_rng():
+        torch.set_rng_state(state)
+        (phase,) = loop.objective(loop.pair, Batch((x,), torch.arange(50), 50, torch.tensor(0)), loop.memory)
+    shared = list(encoder.parameters())
+    gradients = torch.autograd.grad(phase.losses["model"], shared)
+    loop.advance()
+    names = {id(value): name for name, value in loop.pair.named_parameters()}
+    for value, gradient in zip(shared, gradients, strict=True):
+        torch.testing.assert_close(value.detach(), before[names[id(value)]] - 0.5 * gradient, rtol=1e-4, atol=1e-6)
+
+
+def test_a_pair_without_parameters_has_nothing_to_train():
+    encoder = torch.nn.Linear(6, 1)
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(x.new_zeros(()), 1.0))
+            pyro.sample("x", dist.Normal(z.unsqueeze(-1), 1.0).expand([*z.shape, 6]).to_event(1), obs=x)
+
+    def forgetful(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(encoder(x).squeeze(-1), 1.0))
+
+    with pytest.raises(ValueError, match=r"nothing to train.*pyro\.module"):
+        fit(model, forgetful, X, steps=1, progress=False)
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"objective": SGVB}, r"SGVB is a class; pass one of it: SGVB\(\)"),
+        ({"optimizer": torch.optim.Adam([torch.zeros(1, requires_grad=True)])}, "does not make a torch optimiser"),
+        ({"optimizer": pyro.optim.Adam({"lr": 0.1})}, "does not make a torch optimiser"),
+    ],
+)
+def test_what_is_passed_half_made_is_told(options, expected):
+    with pytest.raises(ValueError, match=expected):
+        _fit(**options)
