@@ -9,8 +9,9 @@ import pyro  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
 
-from aevb.inference import Pair, Run, hmc_draws  # noqa: E402
+from aevb.inference import Pair, Run, arviz_export, hmc_draws  # noqa: E402
 from aevb.inference.arviz_seam import arviz, open_inference_data, pareto_khat, smoothed_weights  # noqa: E402
+from aevb.inference.hmc import Chains  # noqa: E402
 from aevb.models import ProbabilisticPCA  # noqa: E402
 
 
@@ -87,3 +88,20 @@ def test_smoothed_weights_sum_to_one_and_keep_the_order():
     body = log_weights < log_weights.quantile(0.8, dim=-1, keepdim=True)  # all but the tail is only normalised
     shift = (smoothed - log_weights)[body]
     assert float(shift.std()) < 0.05
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_chain_stays_together(known, monkeypatch):
+    _, pair, x = known
+    draws, chains = torch.meshgrid(torch.arange(6.0), torch.arange(2.0), indexing="ij")  # [draw, chain]
+    u = (10 * chains + draws)[..., None, None].expand(6, 2, 3, 2)
+    known_chains = Chains(u, (chains + 0.5).unsqueeze(-1).expand(6, 2, 3), torch.ones(2, 3))
+    monkeypatch.setattr(arviz_export, "sample", lambda *args, **kwargs: known_chains)
+    data = hmc_draws(pair, x, num_chains=2, num_samples=6)
+    np.testing.assert_array_equal(
+        data["posterior"]["z"].values[:, :, 1, 0], 10.0 * np.arange(2)[:, None] + np.arange(6)
+    )
+    np.testing.assert_array_equal(data["sample_stats"]["acceptance_rate"].values[:, 0, 0], [0.5, 1.5])
+    z = torch.as_tensor(data["posterior"]["z"].values).flatten(0, 1)
+    lp = pair.log_joint({"z": z}, x).detach().unflatten(0, (2, 6))
+    np.testing.assert_allclose(data["sample_stats"]["lp"].values, lp.numpy(), rtol=1e-5)

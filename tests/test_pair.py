@@ -263,3 +263,20 @@ def test_one_name_in_model_and_guide_is_one_parameter():
         pair.players()["model"][0].add_(1.0)
     assert float(pair.guide.values()["level"]) == pytest.approx(float(pair.model.values()["level"])) != 0.5
     assert float(other.guide.values()["level"]) == pytest.approx(0.5)
+
+
+def test_a_handlers_mask_is_kept():
+    from pyro import poutine
+
+    seen = torch.tensor([True, False])
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(x.new_zeros(()), 1.0))
+            with poutine.mask(mask=seen):
+                pyro.sample("x", dist.Normal(z.unsqueeze(-1), 1.0).expand([*z.shape, 3]).to_event(1), obs=x)
+
+    z = torch.randn(4, 2)
+    log_prior, log_lik = Pair(model).check(X).log_densities({"z": z}, X)
+    torch.testing.assert_close(log_prior, dist.Normal(0.0, 1.0).log_prob(z))
+    torch.testing.assert_close(log_lik, dist.Normal(z.unsqueeze(-1), 1.0).log_prob(X).sum(-1) * seen)
