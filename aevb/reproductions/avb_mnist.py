@@ -91,6 +91,8 @@ def run(
 ) -> pd.DataFrame:
     """Train both guides at equal length, and write ``table.csv`` and ``samples_*.png``.
 
+    A run that is stopped goes on from its last epoch when the same folder is given again.
+
     Args:
         budget: ``"quick"`` (perceptrons, 12,000 steps, 500 test points: about half an hour on one core) or ``"paper"``
             (convolutions, 2,500,000 steps, 8 and 32 latents: days on an accelerator).
@@ -107,9 +109,9 @@ def run(
     data, out, rows = aevb.data.load("mnist", variant="dynamic", data_dir=data_dir), Path(out), []
     for setting in settings or (QUICK if budget == "quick" else PAPER):
         for name in ("VAE", "AVB + AC"):
-            loop = fit_guide(name, setting, data)
-            rows += _rows(name, setting, loop, data)
             label = f"{name.replace(' ', '').replace('+', '_').lower()}_{setting.latent_dim}"
+            loop = fit_guide(name, setting, data, checkpoint=out / f"{label}.pt")
+            rows += _rows(name, setting, loop, data)
             save(image_grid(_samples(loop, 64).cpu(), (1, 28, 28), 8, 8), out / f"samples_{label}.png")
     return write_table(rows, budget, out)
 
@@ -129,8 +131,8 @@ def make_pair(name: str, settings: Settings, seed: int = 0) -> tuple[LatentVaria
         return model, basis
 
 
-def fit_guide(name: str, settings: Settings, data: Dataset, seed: int = 0) -> Fit:
-    """Train one of the two."""
+def fit_guide(name: str, settings: Settings, data: Dataset, seed: int = 0, checkpoint: Path | None = None) -> Fit:
+    """Train one of the two, going on from its checkpoint where there is one."""
     adam = partial(torch.optim.Adam, betas=(0.5, 0.999), fused=True)
     critic = partial(InnerProductCritic, hidden=settings.critic_hidden, inner_dim=settings.inner_dim)
     objective: Objective = SGVB() if name == "VAE" else AdversarialVB(adaptive_contrast=True, critic=critic)
@@ -146,7 +148,8 @@ def fit_guide(name: str, settings: Settings, data: Dataset, seed: int = 0) -> Fi
         steps=settings.steps,
         batch_size=settings.batch_size,
         seed=seed,
-        progress=False,
+        checkpoint=checkpoint,
+        resume=True,
     )
     return train(loop, decay=settings.decay)
 

@@ -12,7 +12,9 @@ def train(loop: Fit, *, decay: bool) -> Fit:
 
     A short run with a large step needs it: an adversarial one circles its fixed point at a distance of the step size.
     """
-    first = [(group, group["lr"]) for optimizer in loop.optimizers.values() for group in optimizer.param_groups]
+    groups = [group for optimizer in loop.optimizers.values() for group in optimizer.param_groups]
+    # Kept in the group under torch's own name for it: a checkpoint brings it back with the rest.
+    first = [(group, group.setdefault("initial_lr", group["lr"])) for group in groups]
     for _ in loop:
         if decay:
             factor = max(_LEAST, min(1.0, 2.0 * (1.0 - loop.step / loop.length.steps)))
