@@ -11,9 +11,10 @@ and on other rows than it was captured on, and nothing that wants a gradient may
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from copy import deepcopy
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyro
@@ -26,7 +27,7 @@ from .objectives import Batch
 from .optimizers import Update, update_of
 from .pair import as_data
 from .products import redirect_products
-from .step import EagerStep, NotFinite, Report, Turn, gradient_norm, play
+from .step import EagerStep, NotFinite, Report, Turn, gradient_norm
 
 __all__ = ["CannotCaptureError", "CapturedStep", "Flat", "capture", "flatten_graph", "gathers_in_graph"]
 
@@ -51,11 +52,18 @@ class CapturedStep:
     """A captured step; it is called like an eager one."""
 
     def __init__(
-        self, flat: Flat, names: tuple[str, ...], turns: list[tuple[str, ...]], updates: list[Update], broken: Tensor
+        self,
+        flat: Flat,
+        names: tuple[str, ...],
+        turns: list[tuple[str, ...]],
+        updates: list[Update],
+        broken: Tensor,
+        outside: Outside,
     ) -> None:
         self.flat = flat
         self.run: Runner = flat.module
         self._names, self._turns, self._updates, self._broken = names, turns, updates, broken
+        self._outside = outside
         self._constants = [update.constants for update in updates]
         self._rates = self._learning_rates()
         self._pending: list[tuple[Tensor, ...]] = []
@@ -75,9 +83,11 @@ class CapturedStep:
             self.refresh()
         with torch.no_grad():
             outputs = self.run(*self.flat.state, *batch.data, batch.rows, batch.step)
-        self._pending.append(outputs[len(self._names) :])
-        if len(self._pending) >= self._patience:
+        checked = len(self._names) + 2 * len(self._turns)
+        self._pending.append(outputs[len(self._names) : checked])
+        if len(self._pending) >= self._patience or self._outside.optimizers:
             self.settle()
+        self._outside.step(outputs[checked:])
         return dict(zip(self._names, outputs, strict=False))
 
     def settle(self) -> None:
@@ -126,7 +136,7 @@ def capture(
     """
     from torch.fx.experimental.proxy_tensor import make_fx  # costs seconds where nothing is captured
 
-    updates = _updates(eager, fused)
+    updates, outside = _updates(eager, fused)
     broken = torch.zeros((), device=batch.rows.device)
     names: tuple[str, ...] = ()
     turns: list[tuple[str, ...]] = []
@@ -136,11 +146,11 @@ def capture(
         *given, rows, step = arguments
         part = tuple(given) or as_data(data[rows])
         checked: list[Tensor] = []
-        mover = _Mover(updates, broken, turns, checked)
+        mover = _Mover(updates, broken, turns, checked, outside)
         inner = Batch(part, rows, batch.size, step)
-        report = play(eager.objective, eager.pair, eager.memory, inner, eager.players, mover)
+        report = eager.play(inner, mover)
         names = tuple(report)
-        return [*report.values(), *checked]
+        return [*report.values(), *checked, *mover.left]
 
     gathered = gathers_in_graph(data)
     given = () if gathered else batch.data
@@ -150,6 +160,8 @@ def capture(
         other = [part.flip(0) for part in given]
         try:
             graph = make_fx(whole_step)(*other, batch.rows.flip(0), batch.step + 7)
+        except CannotCaptureError:
+            raise
         except Exception as error:
             raise CannotCaptureError(_first_line(error)) from error
     if eager.pair.births != births:
@@ -157,7 +169,7 @@ def capture(
     mutable = [broken, *_state(eager, updates), *(lr for update in updates.values() for lr in update.lr)]
     rows_of_data = [data] if isinstance(data, Tensor) else list(data.parts) if isinstance(data, Tensors) else []
     flat = flatten_graph(graph, [*mutable, *rows_of_data])
-    captured = CapturedStep(flat, names, turns, list(updates.values()), broken)
+    captured = CapturedStep(flat, names, turns, list(updates.values()), broken, outside)
     if build is not None:
         captured.run = build(flat)
     _insist_on_equality(eager, updates, broken, captured, batch, gathered)
@@ -206,11 +218,21 @@ class _Mover:
     """The moves of a step in tensor operations alone: once anything is not finite, nothing moves any more."""
 
     def __init__(
-        self, updates: dict[str, Update], broken: Tensor, turns: list[tuple[str, ...]], checked: list[Tensor]
+        self,
+        updates: dict[str, Update],
+        broken: Tensor,
+        turns: list[tuple[str, ...]],
+        checked: list[Tensor],
+        outside: Outside,
     ) -> None:
-        self.updates, self.broken, self.turns, self.checked = updates, broken, turns, checked
+        self.updates, self.broken, self.turns, self.checked, self.outside = updates, broken, turns, checked, outside
+        self.left: list[Tensor] = []  # gradients for the optimisers outside
 
     def __call__(self, turns: list[Turn]) -> None:
+        if self.left:
+            raise CannotCaptureError(
+                f"{self.outside.names} would move after the whole step, but this objective moves on in between"
+            )
         gradients: dict[int, Tensor] = {}
         with torch.no_grad():
             for turn in turns:
@@ -225,23 +247,55 @@ class _Mover:
                         gradients[id(parameter)] = gradient
             found = self.broken.ne(0).to(torch.float32)
             for player in [player for turn in turns for player in turn.players]:
-                self.updates[player](gradients, found)
+                if player in self.updates:
+                    self.updates[player](gradients, found)
+                else:
+                    self.left += self.outside.gradients(player, gradients)
 
 
-def _updates(eager: EagerStep, fused: bool) -> dict[str, Update]:
-    updates = {}
-    for player, optimizer in eager.players.optimizers.items():
-        update = update_of(optimizer, fused)
-        if update is None:
-            raise CannotCaptureError(f"{type(optimizer).__name__} of {player}, as it is set, has no in-graph form")
-        updates[player] = update
-    return updates
+@dataclass
+class Outside:
+    """Optimisers that have no form in the graph: it hands them their gradients, and they move after it.
+
+    ``receivers`` are the parameters whose gradients come out of the graph, in that order.
+    """
+
+    optimizers: dict[str, torch.optim.Optimizer]
+    receivers: list[Tensor] = field(default_factory=list)
+
+    def gradients(self, player: str, gradients: dict[int, Tensor]) -> list[Tensor]:
+        """The gradients of a player's parameters, which are remembered as their receivers."""
+        owned = [p for group in self.optimizers[player].param_groups for p in group["params"] if id(p) in gradients]
+        self.receivers += owned
+        return [gradients[id(p)] for p in owned]
+
+    def step(self, gradients: Sequence[Tensor]) -> None:
+        """Move the parameters."""
+        for parameter, gradient in zip(self.receivers, gradients, strict=True):
+            parameter.grad = gradient
+        for optimizer in self.optimizers.values():
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+
+    @property
+    def names(self) -> str:
+        """What they are called, for an error."""
+        return " and ".join(sorted({type(optimizer).__name__ for optimizer in self.optimizers.values()}))
+
+
+def _updates(eager: EagerStep, fused: bool) -> tuple[dict[str, Update], Outside]:
+    """The updates that can be part of the graph, and the optimisers that cannot."""
+    found = {player: update_of(optimizer, fused) for player, optimizer in eager.players.optimizers.items()}
+    updates = {player: update for player, update in found.items() if update is not None}
+    return updates, Outside({p: o for p, o in eager.players.optimizers.items() if p not in updates})
 
 
 def _state(eager: EagerStep, updates: dict[str, Update]) -> list[Tensor]:
+    """Everything that a step may change in place."""
     modules = (eager.pair, eager.memory)
     owned = [tensor for module in modules for tensor in (*module.parameters(), *module.buffers())]
-    owned += [p for u in updates.values() for group in u.optimizer.param_groups for p in group["params"]]
+    optimizers = eager.players.optimizers.values()
+    owned += [p for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]]
     owned += [tensor for update in updates.values() for tensor in update.tensors]
     return list({id(tensor): tensor for tensor in owned}.values())
 
@@ -251,6 +305,8 @@ def _unchanged(eager: EagerStep, updates: dict[str, Update], broken: Tensor) -> 
     """Put state and random streams back afterwards."""
     state = [*_state(eager, updates), broken]
     kept = [tensor.detach().clone() for tensor in state]
+    others = [optimizer for player, optimizer in eager.players.optimizers.items() if player not in updates]
+    states = [deepcopy(optimizer.state_dict()) for optimizer in others]
     devices = [broken.device] if broken.device.type == "cuda" else []
     try:
         with torch.random.fork_rng(devices):
@@ -259,6 +315,8 @@ def _unchanged(eager: EagerStep, updates: dict[str, Update], broken: Tensor) -> 
         with torch.no_grad():
             for tensor, value in zip(state, kept, strict=True):
                 tensor.copy_(value)
+        for optimizer, before in zip(others, states, strict=True):
+            optimizer.load_state_dict(before)
 
 
 def _insist_on_equality(

@@ -1,13 +1,14 @@
 """One training step: an objective's phases on a batch, each player moved by the gradient of its own loss.
 
-:func:`play` says what a step is; how parameters are moved is handed in. :class:`EagerStep` moves them with the torch
-optimisers, checked at once; the captured step (:mod:`~aevb.inference.compile`) writes the same moves into a graph.
+:meth:`EagerStep.play` says what a step is; how parameters are moved is handed in. :class:`EagerStep` moves them with
+the torch optimisers, checked at once; the captured step (:mod:`~aevb.inference.compile`) writes the same moves into a
+graph.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pyro
 import torch
@@ -16,8 +17,9 @@ from torch import Tensor, nn
 from .objectives import Batch, Objective, Phase
 from .pair import Pair
 from .players import Players
+from .precision import products_in
 
-__all__ = ["EagerStep", "Mover", "NotFinite", "Report", "Turn", "gradient_norm", "play"]
+__all__ = ["EagerStep", "Mover", "NotFinite", "Report", "Turn", "gradient_norm"]
 
 Report = dict[str, Tensor]
 
@@ -44,15 +46,6 @@ class NotFinite(ArithmeticError):
         self.late = 0  # steps between the one that went wrong and the last one made
 
 
-def play(objective: Objective, pair: Pair, memory: nn.Module, batch: Batch, players: Players, move: Mover) -> Report:
-    """Carry out every phase of a step and return what the objective reports."""
-    report: Report = {}
-    for phase in objective(pair, batch, memory):
-        move(_summed(list(_turns(phase, players))))
-        report.update(phase.report)
-    return report
-
-
 def gradient_norm(turn: Turn) -> Tensor:
     """The norm of a turn's gradients, a scalar; of nothing, the loss, so that it is finite where the loss is."""
     gradients = [gradient for gradient in turn.gradients if gradient is not None]
@@ -61,12 +54,23 @@ def gradient_norm(turn: Turn) -> Tensor:
 
 @dataclass
 class EagerStep:
-    """A step under Pyro's handlers, its loss and gradients checked before anything moves."""
+    """A step under Pyro's handlers, its loss and gradients checked before anything moves.
+
+    Args:
+        objective: The algorithm.
+        pair: The pair.
+        memory: The objective's memory.
+        players: Whose parameters are whose, with their optimisers.
+        clip_norm: The norm that the gradient of a loss is scaled down to where it is larger.
+        precision: Of matrix products; a name of :data:`~aevb.inference.precision.PRECISIONS`.
+    """
 
     objective: Objective
     pair: Pair
     memory: nn.Module
     players: Players
+    clip_norm: float | None = None
+    precision: str = "float32"
 
     def __call__(self, batch: Batch) -> Report:
         """Make the step.
@@ -75,7 +79,17 @@ class EagerStep:
             NotFinite: A loss or a gradient is not finite.
         """
         with pyro.validation_enabled(False):
-            return play(self.objective, self.pair, self.memory, batch, self.players, self._move)
+            return self.play(batch, self._move)
+
+    def play(self, batch: Batch, move: Mover) -> Report:
+        """Carry out every phase of a step, parameters moved as ``move`` says; return what the objective reports."""
+        report: Report = {}
+        with products_in(self.precision):
+            for phase in self.objective(self.pair, batch, self.memory):
+                turns = _summed(list(_turns(phase, self.players)))
+                move(turns if self.clip_norm is None else [_clipped(turn, self.clip_norm) for turn in turns])
+                report.update(phase.report)
+        return report
 
     def _move(self, turns: list[Turn]) -> None:
         for turn in turns:
@@ -105,6 +119,12 @@ def _turns(phase: Phase, players: Players) -> Iterable[Turn]:
             continue
         gradients = torch.autograd.grad(loss, parameters, allow_unused=True, retain_graph=len(by_loss) > 1)
         yield Turn(tuple(group), loss, parameters, list(gradients))
+
+
+def _clipped(turn: Turn, most: float) -> Turn:
+    """The turn with its gradients scaled down together, so that their norm is at most ``most``."""
+    scale = (most / (gradient_norm(turn) + 1e-6)).clamp(max=1.0)
+    return replace(turn, gradients=[None if gradient is None else gradient * scale for gradient in turn.gradients])
 
 
 def _summed(turns: list[Turn]) -> list[Turn]:

@@ -25,6 +25,7 @@ from .levels import Levels
 from .objectives import SGVB, Batch, Objective
 from .pair import Pair, as_data
 from .players import Optimizer, Players
+from .precision import check_precision
 from .progress import Progress
 from .random_state import RandomState
 from .run import Run
@@ -54,6 +55,8 @@ def fit(
     seed: int = 0,
     device: str = "auto",
     compile: str = "auto",
+    precision: str = "float32",
+    clip_norm: float | None = None,
     checkpoint: str | Path | None = None,
     resume: bool = False,
     observers: Sequence[Observer] = (),
@@ -81,6 +84,9 @@ def fit(
         compile: ``"graph"`` runs the step as one captured graph, the same to rounding; ``"full"`` compiles that graph;
             ``"auto"`` does what pays in a run of this length; ``"never"`` runs the programs themselves at each step.
             A pair that cannot be captured runs as under ``"never"``, and a warning says why.
+        precision: Of the matrix products in training: ``"float32"``, or ``"bfloat16"``, faster where the processor has
+            units for it; log-densities, sums and updates stay in float32. Estimates are always made in float32.
+        clip_norm: The norm that the gradient of a loss is scaled down to where it is larger.
         checkpoint: A file that is written after every epoch.
         resume: Go on from ``checkpoint`` where it exists.
         observers: Called with the :class:`Fit` after every epoch, e.g. ``EarlyStopping()``.
@@ -108,6 +114,8 @@ def fit(
         seed=seed,
         device=device,
         compile=compile,
+        precision=precision,
+        clip_norm=clip_norm,
         checkpoint=checkpoint,
         resume=resume,
         observers=observers,
@@ -165,6 +173,8 @@ class Fit:
         seed: int = 0,
         device: str = "auto",
         compile: str = "auto",
+        precision: str = "float32",
+        clip_norm: float | None = None,
         checkpoint: str | Path | None = None,
         resume: bool = False,
         observers: Sequence[Observer] = (),
@@ -172,6 +182,8 @@ class Fit:
     ) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size={batch_size} must be at least 1.")
+        if clip_norm is not None and not clip_norm > 0:
+            raise ValueError(f"clip_norm={clip_norm} must be above 0.")
         self.device = _device(device)
         self.data = as_dataset(data, self.device)
         self.validation = None if validation is None else as_dataset(validation, self.device)
@@ -192,7 +204,7 @@ class Fit:
                 f"there is nothing to train: {sorted(self.objective.trains)} have no parameters. Announce a network "
                 'inside its program, pyro.module("decoder", decoder), and a lone number by pyro.param.'
             )
-        eager = EagerStep(self.objective, self.pair, self.memory, self.players)
+        eager = EagerStep(self.objective, self.pair, self.memory, self.players, clip_norm, check_precision(precision))
         self._make_step = Levels(eager, self.data, level=compile, steps=self.length.steps)
 
         self.step = 0

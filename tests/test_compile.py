@@ -175,10 +175,60 @@ def test_a_tensor_that_wants_a_gradient_is_not_baked_in(data):
         train(data, "graph", programs=programs(), steps=2)
 
 
-def test_an_optimiser_without_a_form_in_the_graph_still_trains(data):
-    with pytest.warns(RuntimeWarning, match="RMSprop"):
-        run = train(data, "graph", optimizer=partial(torch.optim.RMSprop, lr=1e-3), steps=2)
-    assert len(run.rows) == 1
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        partial(torch.optim.RMSprop, lr=1e-3),
+        partial(torch.optim.Adam, lr=1e-3, amsgrad=True),
+        partial(torch.optim.SGD, lr=0.01, momentum=0.9, dampening=0.5),
+    ],
+)
+def test_an_optimiser_without_a_form_in_the_graph_moves_after_it(optimizer, data):
+    eager, captured = (train(data, level, optimizer=optimizer, steps=30) for level in ("never", "graph"))
+    assert torch.allclose(flat(eager), flat(captured), atol=1e-6)
+
+
+def test_players_may_mix_optimisers_in_the_graph_and_after_it(data):
+    mixed = {"model": ADAM, "guide": partial(torch.optim.NAdam, lr=1e-3)}
+    eager, captured = (train(data, level, optimizer=mixed, steps=30) for level in ("never", "graph"))
+    assert torch.allclose(flat(eager), flat(captured), atol=1e-6)
+
+
+def test_an_optimiser_after_the_graph_cannot_move_between_phases(data):
+    with pytest.warns(RuntimeWarning, match="RMSprop would move after the whole step"):
+        train(data, "graph", objective=WakeSleep(), optimizer=partial(torch.optim.RMSprop, lr=1e-3), steps=2)
+
+
+@pytest.mark.parametrize("level", ["never", "graph"])
+def test_gradients_are_clipped_as_torch_clips_them(level, data):
+    """One step of SGD moves the parameters by the clipped gradient."""
+    most, rate = 0.5, 0.1
+    model, guide = pair()
+    before = torch.cat([p.detach().flatten() for p in (*model.parameters(), *guide.parameters())])
+    sgd = partial(torch.optim.SGD, lr=rate)
+    run = fit(
+        model, guide, data, optimizer=sgd, steps=1, batch_size=50, compile=level, clip_norm=most, progress=False
+    )  # fmt: skip
+    moved = torch.cat([p.detach().flatten() for p in (*run.model.parameters(), *run.guide.parameters())]) - before
+    free = fit(*pair(), data, optimizer=sgd, steps=1, batch_size=50, compile=level, progress=False)
+    unclipped = torch.cat([p.detach().flatten() for p in (*free.model.parameters(), *free.guide.parameters())]) - before
+    assert float(unclipped.norm()) > 2 * rate * most  # there was something to clip
+    assert float(moved.norm()) == pytest.approx(rate * most, rel=1e-4)
+    assert torch.allclose(moved / moved.norm(), unclipped / unclipped.norm(), atol=1e-5)
+
+
+def test_an_infinite_gradient_is_not_clipped_into_a_finite_one(data):
+    model, guide = pair()
+
+    def program(x):
+        pyro.module("decoder", model.decoder)
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", model.prior())
+            root = (z - z.detach()).abs().sum(-1, keepdim=True).sqrt()  # finite, with an infinite slope
+            pyro.sample("x", dist.Bernoulli(logits=model.decoder(z) + root).to_event(1), obs=x)
+
+    with pytest.raises(NonFiniteError, match="gradient"):
+        fit(program, guide, data, steps=2, batch_size=50, compile="never", clip_norm=1.0, progress=False)
 
 
 def test_a_changed_learning_rate_is_obeyed(data):
