@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["inference_data", "is_new", "open_inference_data", "pareto_khat", "smoothed_weights"]
+__all__ = ["convergence", "inference_data", "is_new", "open_inference_data", "pareto_khat", "smoothed_weights"]
 
 
 def arviz() -> Any:
@@ -70,6 +70,21 @@ def pareto_khat(log_weights: Tensor) -> Tensor:
     if not bool(flat.all()):
         khat[~flat] = smoothed_weights(rows[~flat])[1]
     return khat
+
+
+def convergence(draws: Tensor) -> tuple[Tensor, Tensor]:
+    """How well chains agree, by ArviZ: rank-normalised split r-hat and bulk effective sample size of each variable.
+
+    Args:
+        draws: ``[chain, draw, D]``.
+
+    Returns:
+        r-hat and effective sample size, each ``[D]`` in float64.
+    """
+    columns = draws.detach().double().cpu().numpy().transpose(2, 0, 1)
+    rhat = [float(arviz().rhat(column)) for column in columns]
+    ess = [float(arviz().ess(column)) for column in columns]
+    return torch.tensor(rhat, dtype=torch.float64), torch.tensor(ess, dtype=torch.float64)
 
 
 def inference_data(

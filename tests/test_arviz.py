@@ -10,7 +10,7 @@ import pytest  # noqa: E402
 import torch  # noqa: E402
 
 from aevb.inference import Pair, Run, arviz_export, hmc_draws  # noqa: E402
-from aevb.inference.arviz_seam import arviz, open_inference_data, pareto_khat, smoothed_weights  # noqa: E402
+from aevb.inference.arviz_seam import arviz, convergence, open_inference_data, pareto_khat, smoothed_weights  # noqa: E402
 from aevb.inference.hmc import Chains  # noqa: E402
 from aevb.models import ProbabilisticPCA  # noqa: E402
 
@@ -105,3 +105,12 @@ def test_a_chain_stays_together(known, monkeypatch):
     z = torch.as_tensor(data["posterior"]["z"].values).flatten(0, 1)
     lp = pair.log_joint({"z": z}, x).detach().unflatten(0, (2, 6))
     np.testing.assert_allclose(data["sample_stats"]["lp"].values, lp.numpy(), rtol=1e-5)
+
+
+def test_convergence_tells_chains_that_agree_from_chains_that_do_not():
+    torch.manual_seed(0)
+    draws = torch.randn(4, 500, 2)
+    draws[:2, :, 1] += 3.0  # half of the chains sit in another mode
+    rhat, ess = convergence(draws)
+    assert rhat[0] < 1.01 < 1.5 < rhat[1]
+    assert ess[0] > 1500 > 50 > ess[1]

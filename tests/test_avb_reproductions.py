@@ -12,6 +12,7 @@ from aevb.inference import log_evidence
 from aevb.inference.evidence import Evidence
 from aevb.inference.evidence.quadrature import Quadrature
 from aevb.inference.pair import Pair
+from aevb.inference.arviz_seam import open_inference_data
 from aevb.models import eight_schools
 from aevb.reproductions import avb_eight_schools, avb_mnist, avb_posterior, avb_toy
 
@@ -32,7 +33,7 @@ def test_toy_prints_all_rows_of_the_published_table(tmp_path, monkeypatch):
 
 def test_eight_schools_compares_four_approximations_on_both_data_sets(tmp_path, monkeypatch):
     monkeypatch.setattr(avb_eight_schools, "QUICK", replace(avb_eight_schools.QUICK, steps=3, num_samples=8, width=8))
-    monkeypatch.setattr(avb_eight_schools, "reference", lambda data, draws, seed: torch.randn(draws, 10))
+    monkeypatch.setattr(avb_eight_schools, "reference", lambda data, draws, seed: torch.randn(4, draws // 4, 10))
     monkeypatch.setattr(
         avb_eight_schools, "fit_autoguide", lambda family, data: dist.Normal(torch.zeros(10), 1.0).to_event(1)
     )
@@ -40,6 +41,9 @@ def test_eight_schools_compares_four_approximations_on_both_data_sets(tmp_path, 
     assert list(table.columns) == COLUMNS
     assert table["published"].isin([1.13, 0.89, 0.55, 0.21]).sum() == 4
     assert all((tmp_path / f"posteriors_{variant}.png").exists() for variant in ("avb", "textbook"))
+    kept = open_inference_data(tmp_path / "nuts_avb.nc")
+    assert kept["posterior"]["eta"].shape == (4, 1000, 8)
+    assert table["quantity"].str.contains("r-hat").sum() == 2
 
 
 def test_eight_schools_evidence_agrees_with_importance_sampling_from_the_prior():
