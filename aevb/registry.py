@@ -86,6 +86,9 @@ EVIDENCE = {
     "elbo": "aevb.inference.evidence:ELBO",
     "importance": "aevb.inference.evidence:ImportanceSampling",
     "ais": "aevb.inference.evidence:AnnealedImportanceSampling",
+    "bdmc": "aevb.inference.evidence:BidirectionalMonteCarlo",
+    "density-fit": "aevb.inference.evidence:DensityFit",
+    "exact": "aevb.inference.evidence:Exact",
     "quadrature": "aevb.inference.evidence:Quadrature",
 }
 OPTIMIZERS = {

@@ -8,25 +8,51 @@ and accepts the end point with probability min(1, exp(H_start - H_end)) *in each
 H = -log f(u) + |p|^2 / 2. All chains advance through the same tensor operations and no branch depends on data,
 so a transition can be captured in one graph.
 
+A density may be a weighted sum of terms, log f = sum_i w_i g_i, each kept with its gradient: a chain that is annealed
+moves from one set of weights to the next without evaluating anything again.
+
 References:
     MCMC Using Hamiltonian Dynamics (Neal, 2011), https://arxiv.org/abs/1206.1901
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import pyro
 import torch
 from torch import Tensor
 
-__all__ = ["Chains", "Transition", "sample", "transition"]
+from .captured import captured
+
+__all__ = [
+    "WORTH_CAPTURING",
+    "Chains",
+    "Place",
+    "Terms",
+    "Transition",
+    "advance",
+    "jittered",
+    "sample",
+    "transition",
+    "with_gradients",
+]
 
 LogDensity = Callable[[Tensor], Tensor]
-WithGradient = Callable[[Tensor], tuple[Tensor, Tensor]]
 
-_WORTH_CAPTURING = 2000  # evaluations of the density: a graph gains a quarter of each and costs some hundreds
+WORTH_CAPTURING = 2000  # evaluations of a density: a graph gains a quarter or more of each and costs some hundreds
+
+
+class Place(NamedTuple):
+    """Where chains stand: ``u`` ``[*chains, D]``, and of each term the value ``[*chains]`` and the gradient there."""
+
+    u: Tensor
+    values: tuple[Tensor, ...]
+    gradients: tuple[Tensor, ...]
+
+
+Terms = Callable[[Tensor], Place]
 
 
 class Transition(NamedTuple):
@@ -60,32 +86,55 @@ def transition(log_density: LogDensity, u: Tensor, step_size: Tensor, num_leapfr
     Returns:
         The new positions with each chain's acceptance probability.
     """
-    return _transition(_eager(log_density), u, step_size, num_leapfrog)
+    terms = with_gradients(lambda u: (log_density(u),))
+    place, accept_prob = advance(terms, terms(u), (1.0,), step_size.unsqueeze(-1), num_leapfrog)
+    return Transition(place.u, accept_prob, place.values[0])
 
 
-def _transition(evaluate: WithGradient, u: Tensor, step_size: Tensor, num_leapfrog: int) -> Transition:
-    step = step_size.unsqueeze(-1) if step_size.dim() else step_size
-    start = u.detach()
-    momentum = torch.randn_like(start)
-    density_start, gradient = evaluate(start)
-    energy_start = -density_start + 0.5 * momentum.square().sum(-1)
+def advance(
+    terms: Terms, place: Place, weights: Sequence[float], step_size: Tensor, num_leapfrog: int
+) -> tuple[Place, Tensor]:
+    """Make one HMC transition of the density whose terms have the given weights.
 
-    position, density = start, density_start
+    Args:
+        terms: From positions to a place.
+        place: Where the chains stand.
+        weights: One number a term; a term without a weight is carried along.
+        step_size: Leapfrog steps, ``[*chains, 1]``, or ``[*chains, D]`` where dimensions differ in scale.
+        num_leapfrog: Number of leapfrog steps.
+
+    Returns:
+        The new place and each chain's acceptance probability.
+    """
+    momentum = torch.randn_like(place.u)
+    energy = 0.5 * momentum.square().sum(-1) - _weighted(weights, place.values)
+    position, new = place.u, place
+    gradient = _weighted(weights, place.gradients)
     for _ in range(num_leapfrog):
-        momentum = momentum + 0.5 * step * gradient
-        position = position + step * momentum
-        density, gradient = evaluate(position)
-        momentum = momentum + 0.5 * step * gradient
-    energy_end = -density + 0.5 * momentum.square().sum(-1)
+        momentum = momentum + 0.5 * step_size * gradient
+        position = position + step_size * momentum
+        new = terms(position)
+        gradient = _weighted(weights, new.gradients)
+        momentum = momentum + 0.5 * step_size * gradient
+    energy_end = 0.5 * momentum.square().sum(-1) - _weighted(weights, new.values)
 
     # A trajectory that left the numbers has infinite energy: it is rejected, never followed.
-    log_accept = torch.nan_to_num(energy_start - energy_end, nan=-torch.inf).clamp(max=0.0)
+    log_accept = torch.nan_to_num(energy - energy_end, nan=-torch.inf).clamp(max=0.0)
     accept_prob = log_accept.exp()
-    accepted = torch.rand_like(accept_prob) < accept_prob
-    return Transition(
-        torch.where(accepted.unsqueeze(-1), position, start),
-        accept_prob,
-        torch.where(accepted, density, density_start),
+    return _choose(torch.rand_like(accept_prob) < accept_prob, new, place), accept_prob
+
+
+def _weighted(weights: Sequence[float], terms: tuple[Tensor, ...]) -> Tensor:
+    parts = [term if weight == 1.0 else weight * term for weight, term in zip(weights, terms, strict=False)]
+    return sum(parts[1:], parts[0])
+
+
+def _choose(accepted: Tensor, new: Place, old: Place) -> Place:
+    wide = accepted.unsqueeze(-1)
+    return Place(
+        torch.where(wide, new.u, old.u),
+        tuple(torch.where(accepted, a, b) for a, b in zip(new.values, old.values, strict=True)),
+        tuple(torch.where(wide, a, b) for a, b in zip(new.gradients, old.gradients, strict=True)),
     )
 
 
@@ -118,17 +167,22 @@ def sample(
     # A trajectory may leave the numbers, and is then rejected: no distribution may refuse its values first.
     with pyro.validation_enabled(False):
         evaluations = (warmup + num_samples * thin) * num_leapfrog
-        evaluate = _captured(log_density, u) if evaluations >= _WORTH_CAPTURING else _eager(log_density)
+        terms = with_gradients(lambda u: (log_density(u),), u if evaluations >= WORTH_CAPTURING else None)
+        place = terms(u)
         log_step = torch.as_tensor(step_size, dtype=u.dtype, device=u.device).log().expand(u.shape[:-1]).clone()
+
+        def move() -> tuple[Place, Tensor]:
+            return advance(terms, place, (1.0,), jittered(log_step.exp()).unsqueeze(-1), num_leapfrog)
+
         for i in range(warmup):
-            u, accept, _ = _transition(evaluate, u, jittered(log_step.exp()), num_leapfrog)
+            place, accept = move()
             # Robbins-Monro with a gain that falls slowly enough to cross orders of magnitude first.
             log_step = log_step + (accept - target_accept) * (1.0 + 0.05 * i) ** -0.6
         draws, accepts = [], []
         for _ in range(num_samples):
             for _ in range(thin):
-                u, accept, _ = _transition(evaluate, u, jittered(log_step.exp()), num_leapfrog)
-            draws.append(u)
+                place, accept = move()
+            draws.append(place.u)
             accepts.append(accept)
         return Chains(torch.stack(draws), torch.stack(accepts), log_step.exp())
 
@@ -142,39 +196,29 @@ def jittered(step_size: Tensor) -> Tensor:
     return step_size * (0.5 + 0.5 * torch.rand(step_size.shape, dtype=step_size.dtype, device=step_size.device))
 
 
-def _eager(log_density: LogDensity) -> WithGradient:
-    def evaluate(u: Tensor) -> tuple[Tensor, Tensor]:
+def with_gradients(densities: Callable[[Tensor], tuple[Tensor, ...]], example: Tensor | None = None) -> Terms:
+    """The terms of a density with their gradients, captured as one graph where an example ``u`` is given."""
+
+    def evaluate(u: Tensor) -> tuple[Tensor, ...]:
         with torch.enable_grad():
             u = u.detach().requires_grad_(True)
-            density = log_density(u)
-            (gradient,) = torch.autograd.grad(density.sum(), u)
-        return density.detach(), gradient
+            values = densities(u)
+            # A term that is constant in u has no gradient to ask for.
+            gradients = [_gradient(value, u, last=value is values[-1]) for value in values]
+        return (*(value.detach() for value in values), *gradients)
 
-    return evaluate
+    run = evaluate if example is None else captured(evaluate, example)
 
+    def terms(u: Tensor) -> Place:
+        found = run(u)
+        half = len(found) // 2
+        return Place(u.detach(), tuple(found[:half]), tuple(found[half:]))
 
-def _captured(log_density: LogDensity, u: Tensor) -> WithGradient:
-    """The density with its gradient as one graph of tensor operations; as it is where it cannot be captured.
-
-    The graph must give the same numbers at another place than the one it was captured at.
-    """
-    from torch.fx.experimental.proxy_tensor import make_fx  # costs seconds where nothing is captured
-
-    evaluate, elsewhere = _eager(log_density), u.detach() * 0.5 + 0.1
-    try:
-        with torch.random.fork_rng(), pyro.validation_enabled(False):
-            graph = make_fx(evaluate)(u.detach())
-            state = torch.get_rng_state()
-            expected = evaluate(elsewhere)
-            torch.set_rng_state(state)
-            got = _run(graph, elsewhere)
-    except Exception:  # programs that branch on values: the handlers run at every evaluation, as they always may
-        return evaluate
-    same = all(torch.allclose(a, b, rtol=1e-4, atol=1e-5, equal_nan=True) for a, b in zip(got, expected, strict=True))
-    return (lambda position: _run(graph, position)) if same else evaluate
+    return terms
 
 
-def _run(graph: Callable[[Tensor], tuple[Tensor, Tensor]], u: Tensor) -> tuple[Tensor, Tensor]:
-    with torch.no_grad():
-        density, gradient = graph(u)
-    return density, gradient
+def _gradient(value: Tensor, u: Tensor, *, last: bool) -> Tensor:
+    if not value.requires_grad:
+        return torch.zeros_like(u)
+    (gradient,) = torch.autograd.grad(value.sum(), u, retain_graph=not last, allow_unused=True)
+    return torch.zeros_like(u) if gradient is None else gradient

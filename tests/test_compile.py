@@ -297,7 +297,7 @@ def test_captured_chains_take_the_same_steps(monkeypatch):
 
     chains = []
     for threshold in (0, 10**9):
-        monkeypatch.setattr(hmc, "_WORTH_CAPTURING", threshold)
+        monkeypatch.setattr(hmc, "WORTH_CAPTURING", threshold)
         torch.manual_seed(4)
         chains.append(hmc.sample(density, torch.zeros(1, 5, 3), num_samples=5, warmup=5))
     assert torch.equal(chains[0].u, chains[1].u)

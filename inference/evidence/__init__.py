@@ -1,19 +1,27 @@
 """Evidence: one estimator of log p(x) a file, each from a pair and data to an :class:`Evidence`."""
 
 from .annealed import AnnealedImportanceSampling
+from .density_fit import DensityFit
 from .elbo import ELBO
 from .evidence import Direction, Estimator, Evidence
+from .exact import Exact
 from .importance_sampling import ImportanceSampling
 from .log_evidence import log_evidence
 from .quadrature import Quadrature
+from .sandwich import BidirectionalMonteCarlo, Sandwich, sandwich
 
 __all__ = [
     "ELBO",
     "AnnealedImportanceSampling",
+    "BidirectionalMonteCarlo",
+    "DensityFit",
     "Direction",
     "Estimator",
     "Evidence",
+    "Exact",
     "ImportanceSampling",
     "Quadrature",
+    "Sandwich",
     "log_evidence",
+    "sandwich",
 ]

@@ -1,33 +1,37 @@
 r"""The marginal likelihood by annealed importance sampling.
 
-A chain starts at a draw from a tractable density s(u), the prior or the guide, and is carried to the posterior along
+A chain starts at a draw from a tractable density s(u) and is carried to the posterior along
 
     log f_b(u) = (1 - b) log s(u) + b log p(x, u),     0 = b_0 < b_1 < ... < b_T = 1,
 
-by one HMC transition a temperature. Its weight, log w = sum_t (b_t - b_{t-1}) [log p(x, u_t) - log s(u_t)], is
-unbiased for p(x) whatever the transitions, so long as they leave f_b invariant and are fixed before the run: the step
-sizes are tuned in a run of their own, and frozen.
+by one HMC transition a temperature. Its weight is unbiased for p(x) (see :mod:`annealing`), so the logarithm of an
+average of weights lies below log p(x) in expectation.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import torch
 from torch import Tensor
 
-from ..coordinates import flatten, unflatten
-from ..data import Dataset, chunks
-from ..hmc import jittered, transition
-from ..pair import Data, Pair
+from ..data import Dataset
+from ..hmc import WORTH_CAPTURING
+from ..pair import Data, Pair, as_data
+from ..progress import Progress
+from ..random_state import RandomState
+from .annealing import Annealing, Tick
+from .annealing_path import SCHEDULES, STARTS, path_from
 from .evidence import Evidence
+from .finished_chunks import FinishedChunks, digest
 
 __all__ = ["AnnealedImportanceSampling"]
 
-Densities = Callable[[Tensor], tuple[Tensor, Tensor]]
-_GAIN = 0.5  # of the Robbins-Monro steps of the tuning run
+Weigh = Callable[[Data, Tick], Tensor]
+
+_COUNTS = ("num_temperatures", "num_chains", "num_leapfrog", "num_tuning", "rows")
 
 
 @dataclass(frozen=True)
@@ -37,19 +41,24 @@ class AnnealedImportanceSampling:
     Args:
         num_temperatures: Temperatures T above zero.
         num_chains: Chains C a datapoint.
-        start: ``"guide"`` (an order of magnitude fewer temperatures do) or ``"prior"`` (needs no guide density).
+        start: ``"guide"`` (an order of magnitude fewer temperatures do), ``"moments"`` (the normal with the mean and
+            covariance of the guide's draws: for a guide that has no density) or ``"prior"`` (needs no guide).
         schedule: ``"sigmoid"`` crowds temperatures at both ends, ``"linear"`` spaces them evenly.
         num_leapfrog: Leapfrog steps a transition.
         target_accept: The acceptance that the separate run tunes each datapoint's step sizes to.
         num_tuning: Temperatures of the tuning run.
         rows: Chains of all datapoints that run at once; memory does not grow beyond them.
+        checkpoint: A file that keeps what is finished, ``rows`` chains at a time: the same call goes on from it.
+        progress: Show a progress bar, or a line now and then where there is no terminal.
 
     Raises:
-        ValueError: An argument is out of range, or ``start`` or ``schedule`` is unknown.
+        ValueError: An argument is out of range, ``start`` or ``schedule`` is unknown, or the checkpoint belongs to
+            other settings.
 
     References:
         Annealed Importance Sampling (Neal, 2001); On the Quantitative Analysis of Decoder-Based Generative Models
-        (Wu, Burda, Salakhutdinov & Grosse, 2017), sec. 3, https://arxiv.org/abs/1611.04273
+        (Wu, Burda, Salakhutdinov & Grosse, 2017), sec. 3, https://arxiv.org/abs/1611.04273; Adversarial Variational
+        Bayes (Mescheder, Nowozin & Geiger, 2017) for the moments, https://arxiv.org/abs/1701.04722
     """
 
     num_temperatures: int = 1000
@@ -60,97 +69,105 @@ class AnnealedImportanceSampling:
     target_accept: float = 0.65
     num_tuning: int = 100
     rows: int = 2000
+    checkpoint: str | None = None
+    progress: bool = True
 
     def __post_init__(self) -> None:
-        counts = {
-            name: getattr(self, name) for name in ("num_temperatures", "num_chains", "num_leapfrog", "num_tuning")
-        }
-        low = [f"{name}={value}" for name, value in counts.items() if value < 1]
+        low = [f"{name}={getattr(self, name)}" for name in _COUNTS if getattr(self, name) < 1]
         if low:
             raise ValueError(f"{', '.join(low)} must be at least 1.")
-        if self.start not in ("prior", "guide"):
-            raise ValueError(f"start={self.start!r} is unknown; choose 'prior' or 'guide'.")
-        if self.schedule not in ("sigmoid", "linear"):
-            raise ValueError(f"schedule={self.schedule!r} is unknown; choose 'sigmoid' or 'linear'.")
+        for name, known in (("start", STARTS), ("schedule", SCHEDULES)):
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name}={getattr(self, name)!r} is unknown; choose one of {', '.join(known)}.")
         if not 0.0 < self.target_accept < 1.0:
             raise ValueError(f"target_accept={self.target_accept} must lie in (0, 1).")
 
     def __call__(self, pair: Pair, data: Dataset) -> Evidence:
         """Estimate log p(x) of every datapoint."""
-        parts = [self._anneal(pair, part) for part in chunks(data, max(1, self.rows // self.num_chains))]
-        log_weights = torch.cat(parts, dim=1).cpu()  # [C, N]
+
+        def weigh(part: Data, tick: Tick) -> Tensor:
+            return self.annealing(pair, part, tick).forward()
+
+        log_weights = self.chunked(pair, data, weigh, self.num_temperatures)  # [C, N]
+        return self.evidence(log_weights)
+
+    def evidence(self, log_weights: Tensor) -> Evidence:
+        """The evidence that the log-weights ``[C, N]`` of forward chains are."""
         total = log_weights.logsumexp(0)
+        note = f"{self.num_temperatures} temperatures from the {self.start}, {self.num_chains} chains a datapoint"
         return Evidence(
             method="ais",
             direction="lower bound",
             log_px=total - math.log(self.num_chains),
             num_samples=self.num_chains,
             ess=(2 * total - (2 * log_weights).logsumexp(0)).exp(),
-            notes=(
-                f"{self.num_temperatures} temperatures from the {self.start}, {self.num_chains} chains a datapoint",
-            ),
+            notes=(note,),
         )
 
-    def _anneal(self, pair: Pair, part: Data) -> Tensor:
-        """The log-weights of a few datapoints' chains, ``[C, batch]`` in float64."""
-        densities = _densities(pair, part, self.start)
-        coarse = _ladder(self.num_tuning, self.schedule)
-        steps = self._tune(densities, self._draw(pair, part), coarse)
-        fine = _ladder(self.num_temperatures, self.schedule)
-        nearest = (fine[1:, None] - coarse[None, 1:]).abs().argmin(1)
-        u = self._draw(pair, part)
-        log_weight = torch.zeros(u.shape[:2], dtype=torch.float64, device=u.device)
-        for t in range(1, len(fine)):
-            log_start, log_joint = densities(u)
-            log_weight += float(fine[t] - fine[t - 1]) * (log_joint - log_start).double()
-            u = transition(
-                _tempered(densities, float(fine[t])), u, jittered(steps[nearest[t - 1]]), self.num_leapfrog
-            ).u
-        return log_weight
+    def annealing(self, pair: Pair, part: Data, tick: Tick = lambda: None) -> Annealing:
+        """The chains of a few datapoints, their step sizes tuned."""
+        moves = self.num_temperatures + 3 * self.num_tuning
+        capture = moves * self.num_leapfrog >= WORTH_CAPTURING
+        return Annealing(
+            path_from(pair, part, self.start, self.num_chains, capture=capture),
+            schedule=self.schedule,
+            num_temperatures=self.num_temperatures,
+            num_tuning=self.num_tuning,
+            num_chains=self.num_chains,
+            num_leapfrog=self.num_leapfrog,
+            target_accept=self.target_accept,
+            tick=tick,
+        )
 
-    def _tune(self, densities: Densities, u: Tensor, ladder: Tensor) -> Tensor:
-        """Step sizes of each temperature and datapoint, ``[num_tuning, batch]``, from chains that are thrown away."""
-        log_step = u.new_full(u.shape[1:2], math.log(0.1))
-        steps = []
-        for beta in ladder[1:].tolist():
-            for _ in range(3):  # a step size must keep up with the posterior as it sharpens
-                moved = transition(
-                    _tempered(densities, beta), u, jittered(log_step.exp().expand(u.shape[:2])), self.num_leapfrog
-                )
-                u = moved.u
-                log_step = log_step + _GAIN * (moved.accept_prob.mean(0) - self.target_accept)
-            steps.append(log_step.exp())
-        return torch.stack(steps)[:, None].expand(-1, u.shape[0], -1)
+    def chunked(self, pair: Pair, data: Dataset, weigh: Weigh, num_ticks: int) -> Tensor:
+        """Weigh all datapoints, a few at a time, and keep what is finished in the checkpoint.
 
-    def _draw(self, pair: Pair, part: Data) -> Tensor:
-        draw = pair.sample_prior if self.start == "prior" else pair.sample_guide
-        return flatten(pair, draw(part, self.num_chains))
+        Each chunk has a random stream of its own, so its numbers are the same whether or not others were run before.
 
+        Args:
+            pair: A checked pair.
+            data: The datapoints.
+            weigh: From some of them to log-weights ``[C, batch]``.
+            num_ticks: How often that calls its tick, for the progress bar.
 
-def _ladder(count: int, schedule: str) -> Tensor:
-    """Inverse temperatures from 0 to 1, ``[count + 1]``."""
-    even = torch.linspace(0.0, 1.0, count + 1, dtype=torch.float64)
-    if schedule == "linear":
-        return even
-    curve = torch.sigmoid(4.0 * (2.0 * even - 1.0))
-    return (curve - curve[0]) / (curve[-1] - curve[0])
+        Returns:
+            Log-weights ``[C, N]`` in float64 on the CPU.
+        """
+        stream, device = _stream(), pair.example[0].device
+        kept = self._kept(pair, len(data), stream, num_ticks)
+        chunks = torch.arange(len(data)).split(max(1, self.rows // self.num_chains))
+        found = []
+        with Progress(len(chunks) * num_ticks, self.rows, enabled=self.progress) as bar:
+            for index, rows in enumerate(chunks):
+                with RandomState(stream + index, device):
+                    part = as_data(data[rows])
+                    log_weights = kept.get(index, part)
+                    if log_weights is None:
+                        log_weights = weigh(part, _ticker(bar, index * num_ticks)).cpu()
+                        kept.put(index, part, log_weights)
+                found.append(log_weights)
+        return torch.cat(found, dim=1)
 
-
-def _densities(pair: Pair, part: Data, start: str) -> Densities:
-    """The starting log-density and the log-joint at unconstrained ``u``, each ``[C, batch]``."""
-
-    def densities(u: Tensor) -> tuple[Tensor, Tensor]:
-        z, log_det = unflatten(pair, u)
-        log_prior, log_lik = pair.log_densities(z, part)
-        log_start = log_prior if start == "prior" else pair.log_guide(z, part)
-        return log_start + log_det, log_prior + log_lik + log_det
-
-    return densities
+    def _kept(self, pair: Pair, num_points: int, stream: int, num_ticks: int) -> FinishedChunks:
+        """What an earlier run finished; the numbers depend on all that is compared here."""
+        if self.checkpoint is None:
+            return FinishedChunks(None, {})
+        settings = {name: value for name, value in asdict(self).items() if name not in ("checkpoint", "progress")}
+        settings |= {"num_points": num_points, "random_stream": stream, "ticks": num_ticks, "parameters": digest(pair)}
+        return FinishedChunks(self.checkpoint, settings)
 
 
-def _tempered(densities: Densities, beta: float) -> Callable[[Tensor], Tensor]:
-    def density(u: Tensor) -> Tensor:
-        log_start, log_joint = densities(u)
-        return (1.0 - beta) * log_start + beta * log_joint
+def _stream() -> int:
+    """A seed for the chunks' streams, drawn from the stream at hand."""
+    return int(torch.randint(2**40, ()))
 
-    return density
+
+def _ticker(bar: Progress, done: int) -> Tick:
+    count = done
+
+    def tick() -> None:
+        nonlocal count
+        count += 1
+        bar.advance(count, {})
+
+    return tick

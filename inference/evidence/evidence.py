@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
+import torch
 from torch import Tensor
 
 from ..data import Dataset
@@ -28,6 +29,8 @@ class Evidence:
         ess: Effective sample size of the importance weights, ``[N]``, where there are weights.
         khat: Pareto shape of the largest weights, ``[N]``; above 0.7 the estimate is not to be trusted.
         notes: Sentences a reader should see beside the number.
+        own_errors: Monte Carlo standard error of each number, ``[N]``, where the estimator knows it better than the
+            effective sample size does.
     """
 
     method: str
@@ -37,6 +40,7 @@ class Evidence:
     ess: Tensor | None = None
     khat: Tensor | None = None
     notes: tuple[str, ...] = ()
+    own_errors: Tensor | None = None
 
     @property
     def mean(self) -> float:
@@ -49,6 +53,23 @@ class Evidence:
         if len(self.log_px) < 2:
             return math.nan
         return float(self.log_px.double().std() / math.sqrt(len(self.log_px)))
+
+    @property
+    def errors(self) -> Tensor | None:
+        """The Monte Carlo standard error of each number, ``[N]``, in nats; zero where it is exact.
+
+        Of the logarithm of an average of K weights it is sd(w) / (mean(w) sqrt(K)) = sqrt(1 / ESS - 1 / K).
+        """
+        if self.own_errors is not None or self.ess is None:
+            return self.own_errors
+        return (1.0 / self.ess.double() - 1.0 / self.num_samples).clamp(min=0.0).sqrt()
+
+    @property
+    def monte_carlo_error(self) -> float | None:
+        """The part of the mean's error that more samples would take away; the rest is the datapoints' own spread."""
+        if self.errors is None:
+            return None
+        return float(torch.linalg.vector_norm(self.errors.double()) / len(self.errors))
 
     @property
     def khat_share(self) -> float | None:

@@ -1,0 +1,119 @@
+"""A function of one tensor as a plain graph of tensor operations, for where it is called thousands of times.
+
+A density run under Pyro's handlers spends more on handlers and autograd's bookkeeping than on a small net's products.
+The graph has none of them, and what does not depend on the argument (an encoder run on the data, the square roots of
+parameters) is worked out once. So it holds as long as data and parameters do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pyro
+import torch
+from torch import Tensor
+from torch.fx import GraphModule, Node
+
+from .products import redirect_products
+
+__all__ = ["captured"]
+
+Function = Callable[[Tensor], tuple[Tensor, ...]]
+
+_RELATIVE, _ABSOLUTE = 1e-3, 1e-5  # how far the graph may be from the function
+
+
+def captured(function: Function, example: Tensor) -> Function:
+    """Write a function down as a graph; it comes back as it is where it cannot be captured.
+
+    The graph must give the same numbers at another place than the one it was captured at.
+
+    Args:
+        function: From a tensor of the example's shape to tensors; it may take gradients inside.
+        example: An argument to capture it at.
+
+    Returns:
+        A function of tensors of that one shape.
+
+    Example:
+        >>> double = captured(lambda u: (2.0 * u,), torch.zeros(3))
+        >>> double(torch.ones(3))
+        (tensor([2., 2., 2.]),)
+    """
+    from torch.fx.experimental.proxy_tensor import make_fx  # costs seconds where nothing is captured
+
+    example = example.detach().contiguous()  # the graph reshapes as this layout lets it
+    elsewhere = example * 0.5 + 0.1
+    devices = [example.device] if example.device.type == "cuda" else []
+    try:
+        with torch.random.fork_rng(devices), torch.no_grad(), pyro.validation_enabled(False):
+            graph = make_fx(function)(example)
+            _tidy(graph)
+            expected, got = function(elsewhere), graph(elsewhere)
+    except Exception:  # programs that branch on values: the handlers run at every evaluation, as they always may
+        return function
+    if not all(_close(a, b) for a, b in zip(got, expected, strict=True)):
+        return function
+
+    def run(argument: Tensor) -> tuple[Tensor, ...]:
+        with torch.no_grad():
+            return tuple(graph(argument.contiguous()))
+
+    return run
+
+
+def _tidy(graph: GraphModule) -> None:
+    for node in list(graph.graph.nodes):
+        if node.target in (torch.ops.aten.detach.default, torch.ops.aten.alias.default):
+            node.replace_all_uses_with(node.args[0])
+            graph.graph.erase_node(node)
+    _fold(graph)
+    redirect_products(graph)
+    graph.graph.lint()
+    graph.recompile()
+
+
+def _fold(graph: GraphModule) -> None:
+    """Work out what does not depend on the argument."""
+    nodes = list(graph.graph.nodes)
+    if any(_writes(node) for node in nodes):
+        return  # an operation in place could change what is folded
+    known: dict[Node, Any] = {}
+    for node in nodes:
+        if node.op == "get_attr":
+            known[node] = getattr(graph, node.target)
+        elif node.op == "call_function" and not _draws(node) and all(i in known for i in node.all_input_nodes):
+            args, kwargs = torch.fx.map_arg((node.args, node.kwargs), lambda i: known[i])
+            known[node] = node.target(*args, **kwargs)
+    for node in nodes:
+        if (
+            node.op == "call_function"
+            and isinstance(known.get(node), Tensor)
+            and any(u not in known for u in node.users)
+        ):
+            name = f"folded_{node.name}"
+            graph.register_buffer(name, known[node].detach())
+            with graph.graph.inserting_before(node):
+                constant = graph.graph.get_attr(name)
+            constant.meta = dict(node.meta)
+            node.replace_all_uses_with(constant)
+    graph.graph.eliminate_dead_code()
+
+
+def _writes(node: Node) -> bool:
+    schema = getattr(node.target, "_schema", None)
+    return schema is not None and schema.is_mutable
+
+
+def _draws(node: Node) -> bool:
+    return torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
+
+
+def _close(a: Tensor, b: Tensor) -> bool:
+    """Whether two results are one up to rounding, wherever they are numbers."""
+    finite = torch.isfinite(b)
+    if not torch.equal(finite, torch.isfinite(a)):
+        return False
+    a, b = a[finite].double(), b[finite].double()
+    return bool((a - b).norm() <= _RELATIVE * b.norm() + _ABSOLUTE)

@@ -1,0 +1,146 @@
+r"""The path that an annealed chain walks: from a density that can be drawn from to the posterior.
+
+    log f_b(u) = log s(u) + b [log p(x, u) - log s(u)],     0 = b_0 < b_1 < ... < b_T = 1,
+
+in unconstrained coordinates u. The start s is the prior, the guide, or the normal with the moments of the guide's
+draws, which asks nothing of the guide but draws.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..coordinates import flatten, unflatten
+from ..hmc import Terms, with_gradients
+from ..pair import Data, Pair
+
+__all__ = ["SCHEDULES", "STARTS", "Path", "ladder", "path_from"]
+
+STARTS = ("prior", "guide", "moments")
+SCHEDULES = ("sigmoid", "linear")
+
+_DRAWS = 500  # of the guide, to learn its moments or scales from: at least so many
+_RIDGE = 1e-3  # of a variance, added to it: a covariance of draws may be next to singular
+
+
+class Path(NamedTuple):
+    """A path of densities for a few datapoints.
+
+    ``draw(count)`` gives starting points ``[count, batch, D]``; ``terms`` has two terms, log s and log p(x, u) - log s;
+    ``scale`` ``[batch, D]`` says how far one reaches in each coordinate.
+    """
+
+    draw: Callable[[int], Tensor]
+    terms: Terms
+    scale: Tensor
+
+
+def ladder(count: int, schedule: str) -> Tensor:
+    """Inverse temperatures from 0 to 1, ``[count + 1]``: evenly spaced, or crowded at both ends by a sigmoid."""
+    even = torch.linspace(0.0, 1.0, count + 1, dtype=torch.float64)
+    if schedule == "linear":
+        return even
+    curve = torch.sigmoid(4.0 * (2.0 * even - 1.0))
+    return (curve - curve[0]) / (curve[-1] - curve[0])
+
+
+def path_from(pair: Pair, part: Data, start: str, num_chains: int, *, capture: bool) -> Path:
+    """The path of a few datapoints.
+
+    Args:
+        pair: A checked pair.
+        part: The datapoints.
+        start: ``"prior"``, ``"guide"`` or ``"moments"``.
+        num_chains: Chains a datapoint that walk it.
+        capture: Whether both terms and their gradients are captured as one graph: it pays where the walk is long.
+
+    Raises:
+        ValueError: The path starts at a guide whose density cannot be had.
+    """
+    if start == "prior":
+        draws = flatten(pair, pair.sample_prior(pair.blank(2), _DRAWS)).flatten(0, 1).unsqueeze(1)
+        draws = draws.expand(-1, len(part[0]), -1)
+        path = _from_prior(pair, part)
+    else:
+        dim = sum(site.event_shape.numel() for site in pair.latents)
+        draws = flatten(pair, pair.sample_guide(part, max(_DRAWS, 10 * dim)))
+        path = _from_guide(pair, part) if start == "guide" else _from_moments(pair, part, draws)
+    draw, densities = path
+    terms = with_gradients(densities, draw(num_chains) if capture else None)
+    return Path(draw, terms, draws.std(0).clamp(min=1e-6))
+
+
+Start = tuple[Callable[[int], Tensor], Callable[[Tensor], tuple[Tensor, Tensor]]]
+
+
+def _from_prior(pair: Pair, part: Data) -> Start:
+    def draw(count: int) -> Tensor:
+        return flatten(pair, pair.sample_prior(part, count))
+
+    def densities(u: Tensor) -> tuple[Tensor, Tensor]:
+        z, log_det = unflatten(pair, u)
+        log_prior, log_lik = pair.log_densities(z, part)
+        return log_prior + log_det, log_lik
+
+    return draw, densities
+
+
+def _from_guide(pair: Pair, part: Data) -> Start:
+    _insist_on_a_density(pair, part)
+
+    def draw(count: int) -> Tensor:
+        return flatten(pair, pair.sample_guide(part, count))
+
+    def densities(u: Tensor) -> tuple[Tensor, Tensor]:
+        z, log_det = unflatten(pair, u)
+        log_guide = pair.log_guide(z, part)
+        return log_guide + log_det, pair.log_joint(z, part) - log_guide
+
+    return draw, densities
+
+
+def _from_moments(pair: Pair, part: Data, draws: Tensor) -> Start:
+    """The normal with the mean and the covariance of a guide's draws ``[K, batch, D]``, a little widened."""
+    mean = draws.mean(0)
+    centred = (draws - mean).movedim(0, 1)  # [batch, K, D]
+    covariance = centred.mT @ centred / (draws.shape[0] - 1)
+    variance = covariance.diagonal(dim1=-2, dim2=-1)
+    ridge = _RIDGE * variance + 1e-6 * variance.mean(-1, keepdim=True) + torch.finfo(draws.dtype).tiny
+    factor = torch.linalg.cholesky(covariance + torch.diag_embed(ridge))
+    identity = torch.eye(draws.shape[-1], dtype=draws.dtype, device=draws.device)
+    whiten = torch.linalg.solve_triangular(factor, identity, upper=False)
+    log_norm = whiten.diagonal(dim1=-2, dim2=-1).log().sum(-1) - 0.5 * draws.shape[-1] * math.log(2.0 * math.pi)
+
+    def draw(count: int) -> Tensor:
+        noise = torch.randn(count, *mean.shape, dtype=mean.dtype, device=mean.device)
+        return mean + (factor @ noise.unsqueeze(-1)).squeeze(-1)
+
+    def densities(u: Tensor) -> tuple[Tensor, Tensor]:
+        z, log_det = unflatten(pair, u)
+        noise = (u - mean).movedim(0, -2) @ whiten.mT  # [batch, K, D]
+        log_start = (log_norm.unsqueeze(-1) - 0.5 * noise.square().sum(-1)).mT
+        return log_start, pair.log_joint(z, part) + log_det - log_start
+
+    return draw, densities
+
+
+def _insist_on_a_density(pair: Pair, part: Data) -> None:
+    without = [site.name for site in pair.latents if not site.has_density]
+    if without:
+        raise ValueError(
+            f"start='guide' needs the guide's density log q(z|x), which it does not have at {without} (an implicit "
+            "distribution); start at the normal with the moments of its draws, start='moments', or at the prior."
+        )
+    if pair.guide is None:
+        raise ValueError("start='guide' needs a guide and this pair has none; use start='prior'.")
+    extra = sorted(pair.trace(pair.guide, part, 1).keys() - {site.name for site in pair.latents})
+    if extra:
+        raise ValueError(
+            f"start='guide' needs log q(z|x) of the latents alone, but the guide draws {extra} beside them, which "
+            "nobody has integrated out; use start='moments', which asks for draws only."
+        )

@@ -1,0 +1,128 @@
+r"""The marginal likelihood itself, where it can be had.
+
+A model may know its own answer (a method ``log_evidence(x)``); discrete latents are enumerated,
+p(x) = sum_z p(x, z); up to three continuous ones are integrated on a grid.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..data import Dataset, chunks
+from ..pair import Data, Pair
+from .evidence import Evidence
+from .quadrature import Quadrature
+
+__all__ = ["Exact"]
+
+_MOST_STATES = 100_000
+_MOST_DIMENSIONS = 3
+_ROWS = 20_000  # states of all datapoints of a chunk that are scored at once
+
+
+@dataclass(frozen=True)
+class Exact:
+    """Take the model's own answer, enumerate discrete latents, or integrate up to three continuous ones.
+
+    A model that knows log p(x) says so by a method ``log_evidence(*data) -> [batch]``, in nats.
+
+    Raises:
+        ValueError: No exact answer can be had; the message says why, and what would do.
+
+    Example:
+        >>> from aevb.models import GaussianMixture
+        >>> from aevb.inference import log_evidence
+        >>> _ = torch.manual_seed(0)
+        >>> model = GaussianMixture(data_dim=2, num_components=3)
+        >>> x = model.simulate(4)
+        >>> exact = log_evidence(model, None, x, Exact())
+        >>> exact.direction, exact.monte_carlo_error
+        ('exact', 0.0)
+    """
+
+    def __call__(self, pair: Pair, data: Dataset) -> Evidence:
+        """Work out log p(x) of every datapoint."""
+        own = getattr(pair.model.fn, "log_evidence", None)
+        if callable(own):
+            return _evidence([own(*part) for part in chunks(data, _ROWS)], 0, "the model's own closed form")
+        discrete = [site.name for site in pair.latents if _is_discrete(site.support)]
+        if discrete:
+            return _enumerated(pair, data, discrete)
+        dim = sum(site.event_shape.numel() for site in pair.latents)
+        if dim > _MOST_DIMENSIONS + len(pair.latents):  # a simplex has one dimension fewer than its event
+            raise ValueError(_refusal(f"it has {dim} latent dimensions"))
+        try:
+            found = Quadrature()(pair, data)
+        except ValueError as error:
+            if "three latent dimensions" not in str(error):
+                raise
+            raise ValueError(_refusal(f"it has {dim} latent dimensions")) from error
+        return replace(found, own_errors=torch.zeros_like(found.log_px), notes=("by quadrature", *found.notes))
+
+
+def _enumerated(pair: Pair, data: Dataset, discrete: list[str]) -> Evidence:
+    continuous = [site.name for site in pair.latents if site.name not in discrete]
+    if continuous:
+        raise ValueError(
+            _refusal(f"its latents {discrete} are discrete, to be enumerated, but {continuous} are continuous")
+        )
+    states = _states(pair)
+    count = len(next(iter(states.values())))
+    answers = []
+    for part in chunks(data, max(1, _ROWS // count)):
+        joint = [_log_joint(pair, some, part) for some in _split(states, _ROWS)]
+        answers.append(torch.cat(joint).double().logsumexp(0))
+    return _evidence(answers, count, f"by enumeration of {count} states")
+
+
+def _states(pair: Pair) -> dict[str, Tensor]:
+    """Every combination of the latents' values: site to ``[S, 1, *event]``."""
+    sites = pair.trace(pair.model, pair.example, None)
+    values = []
+    for latent in pair.latents:
+        fn = sites[latent.name]["fn"]
+        if not fn.has_enumerate_support:
+            raise ValueError(_refusal(f"its latent {latent.name!r} takes countlessly many values"))
+        support: Tensor = fn.enumerate_support(expand=False)
+        values.append(support.reshape(len(support), *latent.event_shape))
+    count = math.prod(len(value) for value in values)
+    if count > _MOST_STATES:
+        raise ValueError(_refusal(f"its discrete latents have {count} states together, more than {_MOST_STATES}"))
+    index = torch.cartesian_prod(*(torch.arange(len(value)) for value in values)).reshape(count, len(values))
+    return {
+        latent.name: value[column.to(value.device)].unsqueeze(1)
+        for latent, value, column in zip(pair.latents, values, index.unbind(1), strict=True)
+    }
+
+
+def _split(states: dict[str, Tensor], rows: int) -> list[dict[str, Tensor]]:
+    pieces = zip(*(value.split(rows) for value in states.values()), strict=True)
+    return [dict(zip(states, piece, strict=True)) for piece in pieces]
+
+
+def _log_joint(pair: Pair, states: dict[str, Tensor], part: Data) -> Tensor:
+    batch = len(part[0])
+    z = {name: value.expand(len(value), batch, *value.shape[2:]) for name, value in states.items()}
+    return pair.log_joint(z, part)
+
+
+def _is_discrete(support: Any) -> bool:
+    return bool(getattr(support, "is_discrete", False))
+
+
+def _evidence(answers: list[Tensor], num_samples: int, how: str) -> Evidence:
+    log_px = torch.cat([answer.detach().cpu().double() for answer in answers])
+    return Evidence("exact", "exact", log_px, num_samples, notes=(how,), own_errors=torch.zeros_like(log_px))
+
+
+def _refusal(why: str) -> str:
+    return (
+        f"this model has no exact log p(x) here: it has no method log_evidence(x), and {why}. Up to three continuous "
+        "latent dimensions are integrated and discrete latents are enumerated; for anything else use annealed "
+        "importance sampling, and a sandwich (bdmc) to see how far it is from the truth."
+    )
