@@ -83,21 +83,34 @@ def _enumerated(pair: Pair, data: Dataset, discrete: list[str]) -> Evidence:
 def _states(pair: Pair) -> dict[str, Tensor]:
     """Every combination of the latents' values: site to ``[S, 1, *event]``."""
     sites = pair.trace(pair.model, pair.example, None)
-    values = []
-    for latent in pair.latents:
-        fn = sites[latent.name]["fn"]
-        if not fn.has_enumerate_support:
-            raise ValueError(_refusal(f"its latent {latent.name!r} takes countlessly many values"))
-        support: Tensor = fn.enumerate_support(expand=False)
-        values.append(support.reshape(len(support), *latent.event_shape))
+    values = [_values(latent.name, sites[latent.name]["fn"]) for latent in pair.latents]
     count = math.prod(len(value) for value in values)
-    if count > _MOST_STATES:
-        raise ValueError(_refusal(f"its discrete latents have {count} states together, more than {_MOST_STATES}"))
+    _insist_on_few(count)
     index = torch.cartesian_prod(*(torch.arange(len(value)) for value in values)).reshape(count, len(values))
     return {
         latent.name: value[column.to(value.device)].unsqueeze(1)
         for latent, value, column in zip(pair.latents, values, index.unbind(1), strict=True)
     }
+
+
+def _values(name: str, fn: Any) -> Tensor:
+    """Every value of one latent of one datapoint, ``[S, *event]``."""
+    shape = fn.event_shape
+    while not fn.has_enumerate_support and hasattr(fn, "base_dist"):
+        fn = fn.base_dist  # a vector of discrete numbers: every one of them takes every value
+    if not fn.has_enumerate_support:
+        raise ValueError(_refusal(f"its latent {name!r} takes values without end"))
+    support: Tensor = fn.enumerate_support(expand=False)
+    each = support.reshape(len(support), *fn.event_shape)
+    entries = shape.numel() // fn.event_shape.numel()
+    _insist_on_few(len(each) ** entries)
+    index = torch.cartesian_prod(*[torch.arange(len(each), device=each.device)] * entries)
+    return each[index].reshape(-1, *shape)
+
+
+def _insist_on_few(count: int) -> None:
+    if count > _MOST_STATES:
+        raise ValueError(_refusal(f"its discrete latents have {count} states together, more than {_MOST_STATES}"))
 
 
 def _split(states: dict[str, Tensor], rows: int) -> list[dict[str, Tensor]]:

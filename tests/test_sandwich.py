@@ -1,0 +1,88 @@
+"""Bidirectional Monte Carlo: what it asks for, what it says, and that a broken chain shows."""
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+
+from aevb.inference import Pair, log_evidence
+from aevb.inference.evidence import AnnealedImportanceSampling, BidirectionalMonteCarlo, annealing, sandwich
+from aevb.models import ProbabilisticPCA
+
+SHORT = AnnealedImportanceSampling(20, num_chains=10, start="prior", num_tuning=10, num_leapfrog=4, rows=200)
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    model = ProbabilisticPCA(6, 2)
+    with torch.no_grad():
+        model.weight.copy_(torch.randn(6, 2))
+    return model
+
+
+def test_a_checked_pair_needs_a_number_alone(model):
+    pair = Pair(model).check(torch.zeros(2, 6))
+    found = sandwich(pair, None, 30, SHORT)
+    assert found.data[0].shape == (30, 6) and found.gaps.shape == (30,)
+    assert f"{found.gap:.3f}" in str(found) and "30 datapoints" in str(found)
+    with pytest.raises(ValueError, match="like=30.*has seen none"):
+        sandwich(model, None, 30, SHORT)
+
+
+def test_a_seed_tells_everything(model):
+    x, state = torch.zeros(12, 6), torch.get_rng_state()
+    first, again = (sandwich(model, None, x, SHORT, seed=3) for _ in range(2))
+    other = sandwich(model, None, x, SHORT, seed=4)
+    assert torch.equal(first.gaps, again.gaps) and not torch.equal(first.gaps, other.gaps)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_what_the_model_is_conditioned_on_is_kept():
+    def model(x, label):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(label, 1.0))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    label = torch.arange(20.0) * 10
+    found = sandwich(model, None, (torch.zeros(20), label), SHORT)
+    assert torch.equal(found.data[1], label)
+    assert ((found.data[0] - label).abs() < 6).all()
+    exact = dist.Normal(label, 2**0.5).log_prob(found.data[0]).double()
+    assert abs(found.upper.mean - float(exact.mean())) < 3 * found.upper.monte_carlo_error
+
+
+def test_data_that_cannot_be_simulated_are_refused():
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            pyro.sample("left", dist.Normal(z, 1.0), obs=x[:, 0] + 1.0)
+            pyro.sample("right", dist.Normal(z, 1.0), obs=x[:, 1] * 2.0)
+
+    with pytest.raises(ValueError, match="observe an argument itself"):
+        sandwich(model, None, torch.randn(5, 2), SHORT)
+
+
+def test_the_estimator_says_that_its_data_are_simulated(model):
+    options = {"num_temperatures": 20, "num_chains": 10, "start": "prior", "num_tuning": 10, "num_leapfrog": 4}
+    evidence = log_evidence(model, None, torch.full((9, 6), 50.0), BidirectionalMonteCarlo(**options))
+    assert evidence.method == "bdmc" and len(evidence.log_px) == 9
+    assert "simulated from the model" in evidence.notes[0]
+    assert evidence.mean > -30  # the data given are far out
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_backward_chains_that_accept_everything_are_caught(model, monkeypatch, broken):
+    if broken:
+        right = annealing.advance
+
+        def careless(terms, place, weights, step_size, num_leapfrog):
+            with monkeypatch.context() as patch:
+                patch.setattr(torch, "rand_like", lambda t: torch.full_like(t, -1.0))  # every proposal passes
+                return right(terms, place, weights, 2.0 * step_size, num_leapfrog)
+
+        monkeypatch.setattr(annealing, "advance", careless)
+    long = AnnealedImportanceSampling(100, num_chains=20, start="prior", num_tuning=20, num_leapfrog=4, rows=4000)
+    found = sandwich(model, None, torch.zeros(100, 6), long)
+    away = found.upper.mean - float(model.log_evidence(found.data[0]).mean().detach())
+    assert (abs(away) < 3 * found.upper.monte_carlo_error) is not broken
