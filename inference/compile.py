@@ -211,6 +211,9 @@ def flatten_graph(graph: GraphModule, state: list[Tensor]) -> Flat:
     redirect_products(graph)
     graph.graph.lint()
     graph.recompile()
+    used = {node.target for node in graph.graph.nodes if node.op == "get_attr"}
+    for name in {*graph._parameters, *graph._buffers} - used:
+        delattr(graph, name)
     return Flat(graph, tuple(known[key] for key in inputs))
 
 

@@ -35,12 +35,18 @@ def compiled(flat: Flat, arguments: list[Tensor]) -> Callable[..., Any]:
         CannotCompileError: The compiler failed, or there is none.
     """
     try:
+        from torch._guards import TracingContext, tracing
         from torch._inductor import config
         from torch._inductor.compile_fx import compile_fx
+        from torch._subclasses.fake_tensor import FakeTensorMode
+        from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
         examples = [tensor.detach() for tensor in (*flat.state, *arguments)]
-        with torch.no_grad(), config.patch(fallback_random=True):
-            function: Any = compile_fx(flat.module, examples)
+        # Inductor keeps on disk only what was compiled under a shape environment, even where no shape is symbolic.
+        fake = FakeTensorMode(shape_env=ShapeEnv())
+        with torch.no_grad(), config.patch(fallback_random=True), tracing(TracingContext(fake)):
+            fakes = [fake.from_tensor(example, static_shapes=True) for example in examples]
+            function: Any = compile_fx(flat.module, fakes)
     except Exception as error:  # whatever a compiler does, the graph still runs
         lines = str(error).strip().splitlines() or [""]
         raise CannotCompileError(f"{type(error).__name__}: {lines[0][:200]}") from error

@@ -1,7 +1,8 @@
 """How a run's steps are made: under Pyro's handlers, as a captured graph, or as that graph compiled.
 
 Each level falls back to the one before it, and says why once. Which level makes which step depends on the settings
-alone, never on a clock: the same seed gives the same result.
+alone, never on a clock: the same seed gives the same result. So a compiler at work in the background is waited for at
+a step that is fixed beforehand, late enough that it is done by then.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
+from .background import Background
 from .compile import CannotCaptureError, CapturedStep, Flat, capture, gathers_in_graph
 from .data import Dataset
 from .inductor import CannotCompileError, compiled
@@ -21,7 +23,8 @@ __all__ = ["Levels"]
 
 _LEVELS = ("auto", "never", "graph", "full")
 _WORTH_CAPTURING = 50  # steps: capturing costs about as much as so many
-_WORTH_COMPILING = 100_000  # steps: a sixth of a step gained each, half a minute of compiling paid back several times
+_WORTH_COMPILING = 30_000  # steps: those after the switch win back what looking after the compiler costs
+_SWITCH = 10_000  # the step from which a long run is compiled
 
 
 class Levels:
@@ -40,26 +43,28 @@ class Levels:
     def __init__(self, eager: EagerStep, data: Dataset, *, level: str, steps: int) -> None:
         if level not in _LEVELS:
             raise ValueError(f"compile={level!r} is unknown; choose one of {', '.join(_LEVELS)}.")
-        if level == "auto" and steps >= _WORTH_COMPILING:
-            level = "full"
-        self.eager, self.data, self.level = eager, data, level
+        self.eager, self.data = eager, data
         self._captured: CapturedStep | None = None
-        self._wanted = level in ("graph", "full") or (level == "auto" and steps >= _WORTH_CAPTURING)
+        self._capturing = level in ("graph", "full") or (level == "auto" and steps >= _WORTH_CAPTURING)
+        self._compiling = level == "full" or (level == "auto" and steps >= _WORTH_COMPILING)
+        self._switch = 0 if level == "full" else _SWITCH
+        self._background: Background | None = None
 
     @property
     def gathers(self) -> bool:
         """Whether a batch needs no data because the step looks its rows up itself."""
         return self._captured is not None and gathers_in_graph(self.data)
 
-    def __call__(self, batch: Batch) -> Report:
-        """Make one step.
+    def __call__(self, batch: Batch, step: int) -> Report:
+        """Make one step, the run's ``step``-th.
 
         Raises:
             NotFinite: This step, or one shortly before it, is not finite.
         """
-        if self._wanted and (self._captured is None or not self._captured.valid):
-            batch = self._with_data(batch)
-            self._capture(batch)
+        if self._capturing and (self._captured is None or not self._captured.valid):
+            self._capture(self._with_data(batch), step)
+        elif self._captured is not None and self._compiling and step == self._switch:
+            self._compile(self._with_data(batch))
         if self._captured is None:
             return self.eager(self._with_data(batch))
         return self._captured(batch._replace(data=()) if self.gathers else batch)
@@ -73,29 +78,49 @@ class Levels:
         if self._captured is not None:
             self._captured.settle()
 
-    def _capture(self, batch: Batch) -> None:
+    def _capture(self, batch: Batch, step: int) -> None:
         self.settle()
         try:
             self._captured = capture(self.eager, self.data, batch)
         except CannotCaptureError as error:
-            self._captured, self._wanted = None, False
+            self._captured, self._capturing = None, False
             _say(f"the training step runs uncaptured, several times slower on a small net: {error}.")
             return
-        if self.level == "full":
-            try:
-                self._captured = self._compile(batch)
-            except (CannotCaptureError, CannotCompileError) as error:
-                self.level = "graph"
-                _say(f"the captured step runs uncompiled: {error}.")
+        if self._compiling and step >= self._switch:
+            self._compile(batch)
+        elif self._compiling and self._background is None:
+            self._compile_beside(batch)
 
-    def _compile(self, batch: Batch) -> CapturedStep:
+    def _compile(self, batch: Batch) -> None:
         """Capture once more with updates that a compiler can fuse, and hold the compiled step against the eager one."""
+        self.settle()
+        try:
+            if self._background is not None:
+                self._background.wait()
+            self._captured = capture(
+                self.eager, self.data, batch, fused=False, build=lambda flat: compiled(flat, self._arguments(batch))
+            )
+        except (CannotCaptureError, CannotCompileError) as error:
+            self._compiling = False
+            _say(f"the captured step runs uncompiled: {error}.")
+        self._background = None
+
+    def _compile_beside(self, batch: Batch) -> None:
+        """Let another process compile what :meth:`_compile` will ask for."""
 
         def build(flat: Flat) -> Callable[..., Any]:
-            given = () if gathers_in_graph(self.data) else batch.data
-            return compiled(flat, [*given, batch.rows, batch.step])
+            self._background = Background(flat, self._arguments(batch))
+            return flat.module
 
-        return capture(self.eager, self.data, batch, fused=False, build=build)
+        try:
+            capture(self.eager, self.data, batch, fused=False, build=build)
+        except CannotCaptureError as error:
+            self._compiling = False
+            _say(f"the captured step stays uncompiled: {error}.")
+
+    def _arguments(self, batch: Batch) -> list[Any]:
+        given = () if gathers_in_graph(self.data) else batch.data
+        return [*given, batch.rows, batch.step]
 
     def _with_data(self, batch: Batch) -> Batch:
         return batch if batch.data else batch._replace(data=as_data(self.data[batch.rows]))

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
-__all__ = ["redirect_products"]
+__all__ = ["product_operator", "redirect_products"]
 
 _libraries: list[Any] = []  # an operator lives as long as its library
 _FEWEST = 100_000  # multiplications below which the detour costs more than the product
@@ -24,7 +24,7 @@ def redirect_products(graph: GraphModule) -> None:
     """Send the large float32 products of a traced graph to oneDNN, where MKL is slow."""
     if not _mkl_is_slow():
         return
-    product_op = _operator()
+    product_op = product_operator()
     for node in list(graph.graph.nodes):
         bias: Any = None
         if node.target is torch.ops.aten.mm.default:
@@ -54,7 +54,7 @@ def _value(node: Node) -> Tensor:
 
 
 @cache
-def _operator() -> Any:
+def product_operator() -> Any:
     """OneDNN's product as an operator of its own: the compiler takes torch's only with constant weights."""
     library = torch.library.Library("aevb", "DEF")
     library.define("product(Tensor a, Tensor b, Tensor? bias) -> Tensor")

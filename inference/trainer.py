@@ -277,7 +277,7 @@ class Fit:
         began, current = time.perf_counter(), self.step
         batch = self._batch(current)
         try:
-            self._report = self._make_step(batch)
+            self._report = self._make_step(batch, current)
             self.step += 1
             over = self.step % self.length.steps_per_epoch == 0 or self.step == self.length.steps
             if over:

@@ -11,7 +11,21 @@ import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from aevb import guides
-from aevb.inference import MAP, MCEM, SGVB, Fit, NonFiniteError, WakeSleep, fit, hmc, levels, products
+from aevb.inference import (
+    MAP,
+    MCEM,
+    SGVB,
+    Fit,
+    NonFiniteError,
+    WakeSleep,
+    background,
+    fit,
+    graph_file,
+    hmc,
+    inductor,
+    levels,
+    products,
+)
 from aevb.inference import objectives as objectives_room
 from aevb.inference.inductor import CannotCompileError
 from aevb.models import LatentVariableModel, likelihoods, networks, priors
@@ -283,6 +297,48 @@ def test_a_failing_compiler_leaves_the_graph(data, monkeypatch):
     monkeypatch.setattr(levels, "compiled", fail)
     with pytest.warns(RuntimeWarning, match="no compiler here"):
         run = train(data, "full", steps=8)
+    assert torch.equal(flat(run), flat(train(data, "graph", steps=8)))
+
+
+def test_a_graph_that_is_written_and_read_is_the_same():
+    def draw(x):
+        return torch.randn(3) + x.clone().mul_(2.0) + torch.tensor([1.0, 2.0, 3.0]), torch.cat([x, x])
+
+    graph = make_fx(draw)(torch.zeros(3))
+    read = graph_file.read_graph(graph_file.write_graph(graph))
+    assert [node.target for node in read.graph.nodes][:-1] == [node.target for node in graph.graph.nodes][:-1]
+    for seed in (0, 1):
+        results = [torch.random.manual_seed(seed) and program(torch.ones(3)) for program in (graph, read, draw)]
+        assert all(torch.equal(a, b) for other in results[1:] for a, b in zip(results[0], other, strict=True))
+
+
+@NEEDS_COMPILER
+def test_a_long_run_is_compiled_beside_and_switches_at_a_fixed_step(data, monkeypatch, tmp_path):
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(levels, "_WORTH_COMPILING", 60)
+    monkeypatch.setattr(levels, "_SWITCH", 30)
+    made = []
+
+    def watched(flat, arguments):
+        assert any(tmp_path.rglob("*.so"))  # the other process has left what it compiled
+        run = inductor.compiled(flat, arguments)
+        return lambda *inputs: made.append(1) or run(*inputs)
+
+    monkeypatch.setattr(levels, "compiled", watched)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)
+        switched = train(data, "auto", steps=60)
+    assert len(made) == 30 + 1  # from the switch to the end, and once to be held against the eager step
+    assert torch.allclose(flat(switched), flat(train(data, "never", steps=60)), atol=1e-4)
+
+
+def test_a_compiler_that_fails_beside_leaves_the_graph(data, monkeypatch):
+    monkeypatch.setattr(levels, "_WORTH_CAPTURING", 1)
+    monkeypatch.setattr(levels, "_WORTH_COMPILING", 8)
+    monkeypatch.setattr(levels, "_SWITCH", 4)
+    monkeypatch.setattr(background, "_PROGRAM", "raise SystemExit('no compiler over there')")
+    with pytest.warns(RuntimeWarning, match="no compiler over there"):
+        run = train(data, "auto", steps=8)
     assert torch.equal(flat(run), flat(train(data, "graph", steps=8)))
 
 

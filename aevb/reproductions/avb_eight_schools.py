@@ -72,10 +72,13 @@ class AVBSettings:
     width: int = 256
     num_blocks: int = 5
     num_samples: int = 512
+    critic_steps: int = 2
     decay: bool = False
 
 
-QUICK = AVBSettings(steps=12_000, lr=5e-4, critic_lr=1e-3, width=128, num_blocks=2, num_samples=256, decay=True)
+QUICK = AVBSettings(
+    steps=6_000, lr=5e-4, critic_lr=1e-3, width=128, num_blocks=2, num_samples=256, critic_steps=5, decay=True
+)
 
 
 def run(budget: str, out: Path, data_dir: str | Path | None = None) -> pd.DataFrame:
@@ -197,7 +200,7 @@ def fit_avb(data: Data, settings: AVBSettings, draws: int, *, adaptive_contrast:
         guide = make_guide()
     objective = AdversarialVB(
         adaptive_contrast=adaptive_contrast,
-        critic_steps=2,
+        critic_steps=settings.critic_steps,
         critic=partial(ResidualCritic, width=settings.width, num_blocks=settings.num_blocks),
         num_samples=settings.num_samples,
         moment_samples=settings.num_samples,
