@@ -84,6 +84,7 @@ class Evidence:
             "direction": self.direction,
             "mean": self.mean,
             "standard_error": self.standard_error,
+            "monte_carlo_error": self.monte_carlo_error,
             "num_points": len(self.log_px),
             "num_samples": self.num_samples,
             "khat_over_0.7": self.khat_share,

@@ -62,7 +62,8 @@ class Exact:
             if "three latent dimensions" not in str(error):
                 raise
             raise ValueError(_refusal(f"it has {dim} latent dimensions")) from error
-        return replace(found, own_errors=torch.zeros_like(found.log_px), notes=("by quadrature", *found.notes))
+        notes = (f"by quadrature on {found.num_samples} points", *found.notes)
+        return replace(found, method="exact", own_errors=torch.zeros_like(found.log_px), notes=notes)
 
 
 def _enumerated(pair: Pair, data: Dataset, discrete: list[str]) -> Evidence:
