@@ -78,13 +78,18 @@ def test_mnist_trains_both_rows_on_one_encoder_and_decoder(tmp_path, monkeypatch
     grey = torch.rand(40, 784).round()
     data = Dataset("mnist", "dynamic", grey, grey, grey, image_shape=(1, 28, 28))
     monkeypatch.setattr(aevb.data, "load", lambda *args, **options: data)
-    monkeypatch.setattr(avb_mnist, "_estimator", lambda settings: _minus_thousand)
+    monkeypatch.setattr(avb_mnist, "_estimator", lambda settings, checkpoint: _minus_thousand)
     short = replace(
         avb_mnist.QUICK[0], steps=2, batch_size=10, hidden=(8,), basis_width=4, critic_hidden=(8,), inner_dim=4
     )
     with pytest.warns(RuntimeWarning, match="above"):
         table = avb_mnist.run("quick", tmp_path, settings=(short,))
-    assert table["published"].tolist() == [-90.9, -98.1, -89.6, -96.3]
+    assert table["published"].tolist() == pytest.approx([-90.9, -98.1, -89.6, -96.3, 1.3])
+    assert table["ours"].iloc[-1] == 0.0
+    (tmp_path / "table.csv").unlink()
+    with pytest.warns(RuntimeWarning, match="above"):
+        again = avb_mnist.run("quick", tmp_path, settings=(short,))  # the runs are found finished
+    assert again["ours"].tolist() == pytest.approx(table["ours"].tolist(), nan_ok=True)
     vae, avb = (avb_mnist.make_pair(name, short) for name in ("VAE", "AVB + AC"))
     for ours, theirs in ((vae[0], avb[0]), (vae[1].encoder, avb[1].encoder)):
         for a, b in zip(ours.state_dict().values(), theirs.state_dict().values(), strict=True):
