@@ -1,6 +1,7 @@
 """The command as a person meets it: what works, and what it says when it does not."""
 
 import json
+import math
 import subprocess
 import sys
 
@@ -82,6 +83,19 @@ def test_compare_writes_a_table_and_a_curve(tmp_path, capsys):
     assert (table["test_log_px"] >= table["test_bound"]).all()
     assert (tmp_path / "figures" / "log_px.png").exists() and (tmp_path / "report.html").exists()
     assert "sgvb" in capsys.readouterr().out
+
+
+def test_compare_sets_a_guide_without_a_density_beside_others(tmp_path, capsys):
+    words = ["compare", "digits", *SMALL, "--objectives", "sgvb", "avb", "--guides.avb", "implicit", "--epochs", "1"]
+    annealed = ["--evidence", "ais", "--evidence-args.start", "prior", "--evidence-args.num_temperatures", "5"]
+    rest = ["--jobs", "1", "--points", "5", "--track", "none", "--out", str(tmp_path), "--quiet"]
+    assert main([*words, *annealed, "--evidence-args.num_chains", "2", *rest]) == 0
+    table = pd.read_csv(tmp_path / "table.csv").set_index("objective")
+    assert math.isnan(table.loc["avb", "test_bound"]) and not math.isnan(table.loc["sgvb", "test_bound"])
+    assert table["test_log_px"].notna().all()
+    assert json.loads((tmp_path / "avb-0" / "config.json").read_text())["pair"][1]["class"].endswith(
+        ":ConcatenatedNoise"
+    )
 
 
 @pytest.mark.parametrize("kind", ["priors", "likelihoods", "guides", "objectives", "evidence", "datasets"])

@@ -1,12 +1,15 @@
 """``aevb compare``: the same pair under several objectives."""
 
+from dataclasses import replace
+from inspect import signature
+from math import isnan
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from jsonargparse import ArgumentParser, Namespace
 
 from aevb import registry
-from aevb.commands.words import add_data, add_recipe, add_training, new_parser, plain, recipe_of
+from aevb.commands.words import add_data, add_recipe, add_training, new_parser, options_of, plain, recipe_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,11 +30,13 @@ def parser() -> ArgumentParser:
     default = ["sgvb", "wake-sleep", "mcem"]
     known = ", ".join(registry.OBJECTIVES)
     words.add_argument("--objectives", type=str, nargs="+", default=default, help=known)
+    words.add_argument("--guides", type=dict, default={}, help="an objective's own guide: --guides.avb noise-basis")
     add_training(words)
     words.add_argument("--seeds", type=int, default=1, help="runs of each objective, from --seed upwards")
     words.add_argument("--train-points", type=int, default=None, help="only the first so many training rows")
     words.add_argument("--evidence", type=str, default="importance", help=", ".join(registry.EVIDENCE))
-    words.add_argument("--samples", type=int, default=1000, help="samples a datapoint of that estimate")
+    words.add_argument("--evidence-args", type=dict, default={}, help="options of it: --evidence-args.NAME VALUE")
+    words.add_argument("--samples", type=int, default=1000, help="samples a datapoint, where the estimate has such")
     words.add_argument("--points", type=int, default=None, help="only the first so many test rows")
     words.add_argument("--track", type=str, default="auto", help="estimator of the curve of log p(x), auto or none")
     words.add_argument("--track-points", type=int, default=100, help="datapoints of that curve")
@@ -47,10 +52,12 @@ def run(args: Namespace) -> int:
 
     length = {"epochs": args.epochs, "steps": args.steps, "samples_seen": args.samples_seen}
     recipe = recipe_of(args)
-    shared = {"data": args.data, "variant": args.variant, "data_dir": args.data_dir, "recipe": recipe}
+    shared = {"data": args.data, "variant": args.variant, "data_dir": args.data_dir}
+    own, evidence_args = options_of(args.guides), _evidence_args(args)
     plans = [
         Plan(
             **shared,
+            recipe=replace(recipe, guide=own[objective], guide_args={}) if objective in own else recipe,
             objective=objective,
             objective_args={},
             parameter_prior=args.parameter_prior,
@@ -62,7 +69,7 @@ def run(args: Namespace) -> int:
             track=_tracker(args.track, recipe.latent_dim),
             track_points=args.track_points,
             evidence=args.evidence,
-            evidence_args={"num_samples": args.samples},
+            evidence_args=evidence_args,
             evidence_points=args.points,
             train_points=args.train_points,
             folder=args.out,
@@ -71,12 +78,20 @@ def run(args: Namespace) -> int:
         for objective in args.objectives
         for seed in range(args.seeds)
     ]
-    for objective in args.objectives:  # a wrong name is told before anything is trained
-        registry.find("objectives", objective)
+    for kind, names in (("objectives", [*args.objectives, *own]), ("guides", own.values())):
+        for name in names:  # a wrong name is told before anything is trained
+            registry.find(kind, name)
     table = compare(plans, Path(args.out), jobs=args.jobs, progress=not args.quiet)
     print_table(table)
     print(f"written: {write_report(Path(args.out))}")
     return 0
+
+
+def _evidence_args(args: Namespace) -> dict[str, Any]:
+    """The options of the table's estimator; ``--samples`` is one of those it may have."""
+    takes = signature(registry.find("evidence", args.evidence)).parameters
+    samples = {"num_samples": args.samples} if "num_samples" in takes else {}
+    return samples | options_of(args.evidence_args)
 
 
 def _tracker(name: str, latent_dim: int) -> str | None:
@@ -103,9 +118,9 @@ def print_table(table: "pd.DataFrame") -> None:
         shown.add_row(
             f"{row['objective']}{star}",
             str(row["seed"]),
-            f"{row['test_bound']:.2f}",
+            "-" if isnan(row["test_bound"]) else f"{row['test_bound']:.2f}",
             f"{row['test_log_px']:.2f} ± {row['standard_error']:.2f}",
-            "-" if share is None else f"{100 * share:.1f} %",
+            "-" if share is None or isnan(share) else f"{100 * share:.1f} %",
             f"{row['seconds']:.1f}",
             f"{row['samples_seen']:,}",
         )

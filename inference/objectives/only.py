@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
 
@@ -46,6 +47,11 @@ class Only:
     def trains(self) -> frozenset[str]:
         """The named players, as far as the objective trains them."""
         return self.objective.trains & frozenset(self.players)
+
+    @property
+    def observers(self) -> tuple[Any, ...]:
+        """Those of the objective."""
+        return tuple(getattr(self.objective, "observers", ()))
 
     def start(self, pair: Pair, data: Dataset) -> nn.Module:
         """The objective's own memory."""
