@@ -53,6 +53,7 @@ def test_the_bound_is_the_evidence_less_the_divergence(world, num_samples):
     divergence = 0.5 * (2 * 2.0 - 2 - 2 * math.log(2.0))  # KL(N(m, 2S) || N(m, S)) in two dimensions
     gaps = model.log_evidence(x).detach() - bound.log_px
     assert abs(float(gaps.mean()) - divergence) < 4 * float(gaps.std()) / len(x) ** 0.5
+    assert float(bound.errors.mean()) == pytest.approx(float(gaps.std()), rel=0.15)
 
 
 def test_importance_sampling_climbs_to_the_evidence_by_its_variance(world):

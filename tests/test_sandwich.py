@@ -1,5 +1,7 @@
 """Bidirectional Monte Carlo: what it asks for, what it says, and that a broken chain shows."""
 
+from dataclasses import replace
+
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -36,6 +38,14 @@ def test_a_seed_tells_everything(model):
     other = sandwich(model, None, x, SHORT, seed=4)
     assert torch.equal(first.gaps, again.gaps) and not torch.equal(first.gaps, other.gaps)
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_what_is_finished_is_not_run_again(model, tmp_path, monkeypatch):
+    x, kept = torch.zeros(30, 6), replace(SHORT, checkpoint=str(tmp_path / "bdmc.safetensors"))
+    first = sandwich(model, None, x, kept)
+    monkeypatch.setattr(annealing.Annealing, "backward", None)
+    again = sandwich(model, None, x, kept)
+    assert torch.equal(first.gaps, again.gaps)
 
 
 def test_what_the_model_is_conditioned_on_is_kept():

@@ -36,14 +36,19 @@ class ELBO:
     def __call__(self, pair: Pair, data: Dataset) -> Evidence:
         """Estimate the bound of every datapoint."""
         at_once = min(self.num_samples, 100)
-        bounds = []
+        bounds, errors = [], []
         for part in chunks(data, max(1, _ROWS // at_once)):
-            total = torch.zeros(len(part[0]), dtype=torch.float64)
+            total, squares = torch.zeros(2, len(part[0]), dtype=torch.float64)
             for first in range(0, self.num_samples, at_once):
                 draws = min(at_once, self.num_samples - first)
-                total += pair.cloud(part, draws).log_weight.cpu().double().sum(0)
+                log_weight = pair.cloud(part, draws).log_weight.cpu().double()
+                total += log_weight.sum(0)
+                squares += log_weight.square().sum(0)
             bounds.append(total / self.num_samples)
-        return Evidence("elbo", "lower bound", torch.cat(bounds), self.num_samples)
+            errors.append((squares / self.num_samples - bounds[-1].square()).clamp(min=0.0))
+        bound, spread = torch.cat(bounds), torch.cat(errors)
+        error = (spread / (self.num_samples - 1)).sqrt() if self.num_samples > 1 else None
+        return Evidence("elbo", "lower bound", bound, self.num_samples, own_errors=error)
 
 
 def mean_bound(pair: Pair, data: Dataset, seed: int) -> float:
