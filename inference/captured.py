@@ -1,4 +1,4 @@
-"""A function of one tensor as a plain graph of tensor operations, for where it is called thousands of times.
+"""A function of tensors as a plain graph of tensor operations, for where it is called thousands of times.
 
 A density run under Pyro's handlers spends more on handlers and autograd's bookkeeping than on a small net's products.
 The graph has none of them, and what does not depend on the argument (an encoder run on the data, the square roots of
@@ -19,22 +19,22 @@ from .products import redirect_products
 
 __all__ = ["captured"]
 
-Function = Callable[[Tensor], tuple[Tensor, ...]]
+Function = Callable[..., tuple[Tensor, ...]]
 
 _RELATIVE, _ABSOLUTE = 1e-3, 1e-5  # how far the graph may be from the function
 
 
-def captured(function: Function, example: Tensor) -> Function:
+def captured(function: Function, *examples: Tensor) -> Function:
     """Write a function down as a graph; it comes back as it is where it cannot be captured.
 
-    The graph must give the same numbers at another place than the one it was captured at.
+    The graph must give the same numbers at another place than the one it was captured at, from the same random state.
 
     Args:
-        function: From a tensor of the example's shape to tensors; it may take gradients inside.
-        example: An argument to capture it at.
+        function: From tensors of the examples' shapes to tensors; it may draw, and take gradients inside.
+        examples: Arguments to capture it at.
 
     Returns:
-        A function of tensors of that one shape.
+        A function of tensors of those shapes.
 
     Example:
         >>> double = captured(lambda u: (2.0 * u,), torch.zeros(3))
@@ -43,24 +43,31 @@ def captured(function: Function, example: Tensor) -> Function:
     """
     from torch.fx.experimental.proxy_tensor import make_fx  # costs seconds where nothing is captured
 
-    example = example.detach().contiguous()  # the graph reshapes as this layout lets it
-    elsewhere = example * 0.5 + 0.1
-    devices = [example.device] if example.device.type == "cuda" else []
+    examples = tuple(example.detach().contiguous() for example in examples)  # the graph reshapes as this layout lets it
+    elsewhere = [_elsewhere(example) for example in examples]
+    devices = list({example.device for example in examples if example.device.type == "cuda"})
     try:
         with torch.random.fork_rng(devices), torch.no_grad(), pyro.validation_enabled(False):
-            graph = make_fx(function)(example)
+            graph = make_fx(function)(*examples)
             _tidy(graph)
-            expected, got = function(elsewhere), graph(elsewhere)
+            with torch.random.fork_rng(devices):
+                expected = function(*elsewhere)
+            got = graph(*elsewhere)
     except Exception:  # programs that branch on values: the handlers run at every evaluation, as they always may
         return function
     if not all(_close(a, b) for a, b in zip(got, expected, strict=True)):
         return function
 
-    def run(argument: Tensor) -> tuple[Tensor, ...]:
+    def run(*arguments: Tensor) -> tuple[Tensor, ...]:
         with torch.no_grad():
-            return tuple(graph(argument.contiguous()))
+            return tuple(graph(*(argument.contiguous() for argument in arguments)))
 
     return run
+
+
+def _elsewhere(example: Tensor) -> Tensor:
+    """Other numbers of the same kind."""
+    return example * 0.5 + 0.1 if example.is_floating_point() else example.flip(0)
 
 
 def _tidy(graph: GraphModule) -> None:

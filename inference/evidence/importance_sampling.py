@@ -10,19 +10,24 @@ be trusted at all.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from ..arviz_seam import pareto_khat
+from ..captured import captured
 from ..data import Dataset, chunks
 from ..pair import Data, Pair
 from .evidence import Evidence
 
 __all__ = ["ImportanceSampling"]
 
+Weigh = Callable[[Data, int], Tensor]
+
 _WEIGHTS = 2_000_000  # log-weights held at once: with more samples a datapoint, fewer datapoints
+_WORTH_CAPTURING = 100  # evaluations: a graph costs about as much as some tens of them
 _FEWEST_FOR_KHAT = 25  # below, no five weights make a tail to fit a Pareto to
 
 
@@ -55,9 +60,10 @@ class ImportanceSampling:
     def __call__(self, pair: Pair, data: Dataset) -> Evidence:
         """Estimate log p(x) of every datapoint."""
         points = max(1, min(100, self.rows, _WEIGHTS // self.num_samples))
+        weigh = _Weigher(pair, capture=len(data) * self.num_samples >= _WORTH_CAPTURING * self.rows)
         log_px, ess, khat = [], [], []
         for part in chunks(data, points):
-            log_weights = self._log_weights(pair, part)
+            log_weights = self._log_weights(weigh, part)
             log_px.append(log_weights.logsumexp(0) - math.log(self.num_samples))
             ess.append((2 * log_weights.logsumexp(0) - (2 * log_weights).logsumexp(0)).exp())
             if self.num_samples >= _FEWEST_FOR_KHAT:
@@ -71,8 +77,27 @@ class ImportanceSampling:
             khat=torch.cat(khat) if khat else None,
         )
 
-    def _log_weights(self, pair: Pair, part: Data) -> Tensor:
+    def _log_weights(self, weigh: Weigh, part: Data) -> Tensor:
         """The log-weights of a few datapoints, ``[K, batch]`` in float64 on the CPU."""
         at_once = max(1, self.rows // len(part[0]))
         draws = [min(at_once, self.num_samples - k) for k in range(0, self.num_samples, at_once)]
-        return torch.cat([pair.cloud(part, count).log_weight.cpu().double() for count in draws])
+        return torch.cat([weigh(part, count).cpu().double() for count in draws])
+
+
+class _Weigher:
+    """Log-weights ``[count, batch]`` of draws from the guide, by one graph for each shape where that pays."""
+
+    def __init__(self, pair: Pair, *, capture: bool) -> None:
+        self.pair, self.capture = pair, capture
+        self._graphs: dict[tuple[int, int], Callable[..., tuple[Tensor, ...]]] = {}
+
+    def __call__(self, part: Data, count: int) -> Tensor:
+        def log_weight(*data: Tensor) -> tuple[Tensor]:
+            return (self.pair.cloud(data, count).log_weight,)
+
+        if not self.capture:
+            return log_weight(*part)[0]
+        shape = (len(part[0]), count)
+        if shape not in self._graphs:
+            self._graphs[shape] = captured(log_weight, *part)
+        return self._graphs[shape](*part)[0]

@@ -1,0 +1,67 @@
+"""A function as a graph: the same numbers and the same draws; what branches on values stays as it is."""
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+
+from aevb import guides
+from aevb.inference import log_evidence
+from aevb.inference.captured import captured
+from aevb.inference.evidence import ImportanceSampling, importance_sampling
+from aevb.models import LatentVariableModel, likelihoods, networks, priors
+
+
+def test_a_function_that_draws_draws_the_same():
+    def noisy(x, rows):
+        return (x[rows] + torch.randn(3), x.sum(0))
+
+    arguments = torch.rand(4, 3), torch.tensor([2])
+    graph = captured(noisy, torch.zeros(4, 3), torch.tensor([1]))
+    assert graph is not noisy
+    results = []
+    for function in (noisy, graph):
+        torch.manual_seed(3)
+        results.append(function(*arguments))
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+
+
+def test_a_function_that_reads_a_number_is_left_alone():
+    def scaled(x):
+        return (x * float(x.detach().sum().numpy()),)
+
+    assert captured(scaled, torch.ones(3)) is scaled
+
+
+@pytest.mark.parametrize("rows", [50, 64])
+def test_captured_weights_are_the_same_weights(rows, monkeypatch):
+    torch.manual_seed(0)
+    x = torch.bernoulli(torch.rand(23, 12))
+    model = LatentVariableModel(priors.StandardNormal(3), networks.MLP(3, 12, hidden=[16]), likelihoods.Bernoulli())
+    guide = guides.Normal(latent_dim=3, encoder=networks.MLP(12, hidden=[16]))
+    found, calls = [], []
+    monkeypatch.setattr(importance_sampling, "captured", lambda f, *x: calls.append(f) or captured(f, *x))
+    for worth in (10**9, 1):
+        monkeypatch.setattr(importance_sampling, "_WORTH_CAPTURING", worth)
+        found.append(log_evidence(model, guide, x, ImportanceSampling(70, rows=rows)))
+    assert 1 <= len(calls) <= 4  # one a shape, however many chunks
+    torch.testing.assert_close(found[0].log_px, found[1].log_px, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(found[0].khat, found[1].khat, rtol=1e-4, atol=1e-4)
+
+
+def test_a_program_that_branches_on_its_data_is_weighed_uncaptured(monkeypatch):
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(x.new_zeros(()), 1.0))
+            scale = 1.0 if bool((x.detach() > 0).any()) else 2.0
+            pyro.sample("x", dist.Normal(z.unsqueeze(-1), scale).expand([*z.shape, 1]).to_event(1), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(x.squeeze(-1) / 2, 0.8))
+
+    monkeypatch.setattr(importance_sampling, "_WORTH_CAPTURING", 1)
+    x = torch.tensor([[-1.0], [1.0], [0.5]])
+    evidence = log_evidence(model, guide, x, ImportanceSampling(4000, rows=100))
+    exact = dist.Normal(0.0, 2.0**0.5).log_prob(x).squeeze(-1)
+    assert torch.allclose(evidence.log_px.float(), exact, atol=0.1)
