@@ -143,6 +143,29 @@ def test_a_guide_that_draws_more_than_the_latents_starts_the_chains_by_its_momen
     assert torch.isfinite(log_evidence(model, guide, x, ais).log_px).all()
 
 
+def test_moments_carry_the_guides_correlations():
+    model = _world(2, points=1)[0]
+    with torch.no_grad():  # two latents that the data hardly tell apart
+        model.weight[:, 1] = model.weight[:, 0] + 0.2 * model.weight[:, 1]
+    x = model.simulate(5)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", model.posterior(x))
+
+    ais = AnnealedImportanceSampling(3, num_chains=300, start="moments", num_tuning=5, num_leapfrog=2, rows=1500)
+    evidence = log_evidence(model, guide, x, ais)
+    assert (evidence.ess > 250).all()  # the start is all but the posterior
+    exact = float(model.log_evidence(x).mean().detach())
+    assert abs(evidence.mean - exact) < 3 * evidence.monte_carlo_error
+
+
+def test_chunks_draw_numbers_of_their_own():
+    model, guide, x, _ = _world(2, points=1)
+    ais = AnnealedImportanceSampling(3, num_chains=4, num_tuning=2, num_leapfrog=1, rows=4)  # one point a chunk
+    assert len(log_evidence(model, guide, x.expand(6, -1).clone(), ais).log_px.unique()) == 6
+
+
 class _Stop(Exception):
     pass
 
