@@ -74,6 +74,14 @@ def test_report_holds_everything_in_one_page(run_folder):
     assert "data:image/png;base64" in page and "http" not in page.split("</head>")[0]
 
 
+def test_a_guide_without_a_density_is_trained_by_name(tmp_path):
+    words = ["fit", "digits", *SMALL, "--guide", "noise-basis", "--objective", "avb", "--adaptive-contrast"]
+    assert main([*words, "--epochs", "1", "--precision", "bfloat16", "--clip-norm", "5", "--out", str(tmp_path)]) == 0
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert "adaptive_contrast=True" in config["objective"]
+    assert config["command"]["precision"] == "bfloat16" and config["command"]["clip_norm"] == 5.0
+
+
 def test_compare_writes_a_table_and_a_curve(tmp_path, capsys):
     words = ["compare", "digits", *SMALL, "--objectives", "sgvb", "mcem", "--epochs", "2", "--samples", "30"]
     assert main([*words, "--jobs", "1", "--points", "20", "--track-points", "10", "--out", str(tmp_path)]) == 0
@@ -128,6 +136,8 @@ def test_list_shows_a_line_each(kind, capsys):
         (["fit", "digits", "--guide", "implicit", "--epochs", "1", "--quiet"], ["no density", "AdversarialVB"]),
         (["fit", "digits", "--prior", "uniform-sphere", "--latent-dim", "4"], ["sphere", "von-mises-fisher"]),
         (["compare", "digits", "--objectives", "nope", "--out", "unused"], ["nope", "sgvb"]),
+        (["fit", "digits", "--adaptive-contrast", "--quiet"], ["adaptive_contrast", "sgvb"]),
+        (["fit", "digits", "--precision", "half", "--quiet"], ["half", "bfloat16"]),
         (["list", "nope"], ["priors"]),
         (["list"], ["kind"]),
         (["teleport"], ["fit"]),

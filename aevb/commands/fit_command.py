@@ -33,6 +33,7 @@ def parser() -> ArgumentParser:
     add_recipe(words)
     words.add_argument("--objective", type=str, default="sgvb", help=", ".join(registry.OBJECTIVES))
     words.add_argument("--objective-args", type=dict, default={}, help="options: --objective-args.NAME VALUE")
+    words.add_argument("--adaptive-contrast", action="store_true", help="of avb: --objective-args.adaptive_contrast")
     add_training(words)
     words.add_argument(
         "--early-stopping", type=int, default=None, help="stop after this many epochs without a better bound"
@@ -49,7 +50,8 @@ def run(args: Namespace) -> int:
     from aevb.inference import EarlyStopping, NonFiniteError, fit
 
     data = load_dataset(args)
-    objective = build_objective(args.objective, options_of(args.objective_args), parameter_prior=args.parameter_prior)
+    options = options_of(args.objective_args) | ({"adaptive_contrast": True} if args.adaptive_contrast else {})
+    objective = build_objective(args.objective, options, parameter_prior=args.parameter_prior)
     model, guide = build_pair(recipe_of(args), data, seed=args.seed)
     print(data.description)
     patience = args.early_stopping

@@ -65,6 +65,9 @@ def add_training(parser: ArgumentParser) -> None:
     parser.add_argument("--batch-size", type=int, default=100, help="datapoints a batch")
     parser.add_argument("--seed", type=int, default=0, help="of parameters, batches and draws")
     parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, ...")
+    parser.add_argument("--compile", type=str, default="auto", help="auto, never, graph or full: how a step is run")
+    parser.add_argument("--precision", type=str, default="float32", help="of matrix products: float32 or bfloat16")
+    parser.add_argument("--clip-norm", type=float, default=None, help="scale the gradient of a loss down to this norm")
     parser.add_argument("--quiet", action="store_true", help="show no progress")
 
 
@@ -108,6 +111,9 @@ def fit_arguments(args: Namespace) -> dict[str, Any]:
         "batch_size": args.batch_size,
         "seed": args.seed,
         "device": args.device,
+        "compile": args.compile,
+        "precision": args.precision,
+        "clip_norm": args.clip_norm,
         "progress": not args.quiet,
     }
 
