@@ -55,7 +55,7 @@ def test_what_the_model_is_conditioned_on_is_kept():
             pyro.sample("x", dist.Normal(z, 1.0), obs=x)
 
     label = torch.arange(20.0) * 10
-    found = sandwich(model, None, (torch.zeros(20), label), SHORT)
+    found = sandwich(model, None, (torch.zeros(20), label), replace(SHORT, num_temperatures=100, num_chains=20))
     assert torch.equal(found.data[1], label)
     assert ((found.data[0] - label).abs() < 6).all()
     exact = dist.Normal(label, 2**0.5).log_prob(found.data[0]).double()

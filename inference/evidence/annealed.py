@@ -42,7 +42,8 @@ class AnnealedImportanceSampling:
         num_temperatures: Temperatures T above zero.
         num_chains: Chains C a datapoint.
         start: ``"guide"`` (an order of magnitude fewer temperatures do), ``"moments"`` (the normal with the mean and
-            covariance of the guide's draws: for a guide that has no density) or ``"prior"`` (needs no guide).
+            covariance of the guide's draws, no narrower than a tenth of the prior: for a guide that has no density) or
+            ``"prior"`` (needs no guide).
         schedule: ``"sigmoid"`` crowds temperatures at both ends, ``"linear"`` spaces them evenly.
         num_leapfrog: Leapfrog steps a transition.
         target_accept: The acceptance that the separate run tunes each datapoint's step sizes to.

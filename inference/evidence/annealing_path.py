@@ -25,7 +25,7 @@ STARTS = ("prior", "guide", "moments")
 SCHEDULES = ("sigmoid", "linear")
 
 _DRAWS = 500  # of the guide, to learn its moments or scales from: at least so many
-_RIDGE = 1e-3  # of a variance, added to it: a covariance of draws may be next to singular
+_RIDGE = 0.1  # of the prior's scale: a guide may be far too narrow, and a chain widens worse than it narrows
 
 
 class Path(NamedTuple):
@@ -62,17 +62,23 @@ def path_from(pair: Pair, part: Data, start: str, num_chains: int, *, capture: b
     Raises:
         ValueError: The path starts at a guide whose density cannot be had.
     """
+    # A dream costs memory for its observations as well, so a few blank datapoints stand for the prior of all.
+    prior_scale = _spread(flatten(pair, pair.sample_prior(pair.blank(2), _DRAWS)).flatten(0, 1))
+    prior_scale = prior_scale.expand(len(part[0]), -1)
     if start == "prior":
-        draws = flatten(pair, pair.sample_prior(pair.blank(2), _DRAWS)).flatten(0, 1).unsqueeze(1)
-        draws = draws.expand(-1, len(part[0]), -1)
-        path = _from_prior(pair, part)
+        scale, (draw, densities) = prior_scale, _from_prior(pair, part)
     else:
-        dim = sum(site.event_shape.numel() for site in pair.latents)
-        draws = flatten(pair, pair.sample_guide(part, max(_DRAWS, 10 * dim)))
-        path = _from_guide(pair, part) if start == "guide" else _from_moments(pair, part, draws)
-    draw, densities = path
-    terms = with_gradients(densities, draw(num_chains) if capture else None)
-    return Path(draw, terms, draws.std(0).clamp(min=1e-6))
+        draws = flatten(pair, pair.sample_guide(part, max(_DRAWS, 10 * prior_scale.shape[-1])))
+        ridge = _RIDGE * prior_scale
+        scale = (draws.var(0) + ridge.square()).sqrt()
+        draw, densities = _from_guide(pair, part) if start == "guide" else _from_moments(pair, part, draws, ridge)
+    return Path(draw, with_gradients(densities, draw(num_chains) if capture else None), scale)
+
+
+def _spread(draws: Tensor) -> Tensor:
+    """A standard deviation that a heavy tail does not rule, of draws ``[K, D]``."""
+    low, high = draws.quantile(torch.tensor([0.16, 0.84], dtype=draws.dtype, device=draws.device), dim=0)
+    return (0.5 * (high - low)).clamp(min=1e-6)
 
 
 Start = tuple[Callable[[int], Tensor], Callable[[Tensor], tuple[Tensor, Tensor]]]
@@ -104,14 +110,12 @@ def _from_guide(pair: Pair, part: Data) -> Start:
     return draw, densities
 
 
-def _from_moments(pair: Pair, part: Data, draws: Tensor) -> Start:
-    """The normal with the mean and the covariance of a guide's draws ``[K, batch, D]``, a little widened."""
+def _from_moments(pair: Pair, part: Data, draws: Tensor, ridge: Tensor) -> Start:
+    """The normal with the mean and the covariance of a guide's draws ``[K, batch, D]``, widened by a ridge."""
     mean = draws.mean(0)
     centred = (draws - mean).movedim(0, 1)  # [batch, K, D]
     covariance = centred.mT @ centred / (draws.shape[0] - 1)
-    variance = covariance.diagonal(dim1=-2, dim2=-1)
-    ridge = _RIDGE * variance + 1e-6 * variance.mean(-1, keepdim=True) + torch.finfo(draws.dtype).tiny
-    factor = torch.linalg.cholesky(covariance + torch.diag_embed(ridge))
+    factor = torch.linalg.cholesky(covariance + torch.diag_embed(ridge.square()))
     identity = torch.eye(draws.shape[-1], dtype=draws.dtype, device=draws.device)
     whiten = torch.linalg.solve_triangular(factor, identity, upper=False)
     log_norm = whiten.diagonal(dim1=-2, dim2=-1).log().sum(-1) - 0.5 * draws.shape[-1] * math.log(2.0 * math.pi)
