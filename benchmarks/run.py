@@ -13,36 +13,39 @@ import shutil
 import statistics
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from workloads import Workload
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
-REFERENCE = "Pyro's example"
 
 
 def main() -> None:
-    """Run the tables that are asked for."""
-    arguments = _arguments()
-    peers = _environment()
-    tables = []
-    for threads in arguments.threads:
-        for size in arguments.sizes:
-            tables.append(_table(peers, size, threads, arguments))
-            print(tables[-1], flush=True)
-    if arguments.out:
-        Path(arguments.out).write_text(_page(tables, arguments), encoding="utf-8")
-
-
-def _arguments() -> argparse.Namespace:
+    """Run the tables that are asked for, and write the page after each of them."""
     sys.path.insert(0, str(HERE))
-    from contenders import CONTENDERS, SIZES
+    from workloads import WORKLOADS
 
+    arguments = _arguments(list(WORKLOADS))
+    peers = _environment()
+    tables: list[str] = []
+    for name in arguments.workloads:
+        for threads in arguments.threads or WORKLOADS[name].threads:
+            tables.append(_table(peers, name, WORKLOADS[name], threads, arguments))
+            print(tables[-1], flush=True)
+            if arguments.out:
+                Path(arguments.out).write_text(_page(tables, arguments), encoding="utf-8")
+
+
+def _arguments(known: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=10, help="turns of every contender")
-    parser.add_argument("--seconds", type=float, default=0.7, help="length of a turn")
-    parser.add_argument("--sizes", nargs="+", default=list(SIZES), choices=list(SIZES))
-    parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
-    parser.add_argument("--contenders", nargs="+", default=list(CONTENDERS), choices=list(CONTENDERS))
+    parser.add_argument("--scale", type=float, default=1.0, help="lengthen or shorten every turn by this factor")
+    parser.add_argument("--workloads", nargs="+", default=known, choices=known)
+    parser.add_argument("--threads", nargs="+", type=int, default=None, help="in place of each table's own")
     parser.add_argument("--out", default=str(ROOT / "BENCHMARKS.md"), help="the page to write; '' for none")
     return parser.parse_args()
 
@@ -68,15 +71,19 @@ def _environment() -> Path:
 class _Worker:
     """A contender's process."""
 
-    def __init__(self, python: Path, contender: str, size: str, threads: int) -> None:
+    def __init__(self, python: Path, workload: str, contender: str, threads: int) -> None:
         # Threads are bound before the numeric libraries are loaded.
         environment = os.environ | {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+        # A pipe that nobody reads would fill and stop the contender; the file lives as long as its process.
+        self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115
         self.process = subprocess.Popen(
-            [str(python), str(HERE / "worker.py"), contender, size, str(threads)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
+            [str(python), str(HERE / "worker.py"), workload, contender, str(threads)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors, text=True, env=environment,
         )  # fmt: skip
         if self.process.stdout.readline().strip() != "ready":
-            raise RuntimeError(self.process.stderr.read().strip().splitlines()[-1])
+            self.process.wait()
+            self.errors.seek(0)
+            raise RuntimeError((self.errors.read().strip().splitlines() or ["no word"])[-1])
 
     def advance(self, steps: int) -> tuple[float, float]:
         self.process.stdin.write(f"{steps}\n")
@@ -89,43 +96,52 @@ class _Worker:
         self.process.wait()
 
 
-def _table(peers: Path, size: str, threads: int, arguments: argparse.Namespace) -> str:
-    from contenders import PEERS, SIZES
-
+def _table(peers: Path, name: str, workload: Workload, threads: int, arguments: argparse.Namespace) -> str:
+    seconds = workload.seconds * arguments.scale
     workers, steps, missing = {}, {}, {}
-    for name in arguments.contenders:
+    for contender in workload.contenders:
         try:
-            worker = _Worker(peers if name in PEERS else Path(sys.executable), name, size, threads)
-            worker.advance(2)
-            wall, _ = worker.advance(4)
-        except (RuntimeError, ValueError) as error:
-            missing[name] = str(error)
-            continue
-        workers[name] = worker
-        steps[name] = max(2, int(4 * arguments.seconds / wall))
-        worker.advance(steps[name])  # a scan is compiled for its length
-    walls: dict[str, list[float]] = {name: [] for name in workers}
-    cpus: dict[str, list[float]] = {name: [] for name in workers}
+            python = peers if contender in workload.peers else Path(sys.executable)
+            workers[contender], steps[contender] = _started(_Worker(python, name, contender, threads), seconds)
+        except (RuntimeError, ValueError, BrokenPipeError) as error:
+            missing[contender] = str(error)
+    walls: dict[str, list[float]] = {contender: [] for contender in workers}
+    cpus: dict[str, list[float]] = {contender: [] for contender in workers}
     for _ in range(arguments.rounds):
-        for name, worker in workers.items():
-            wall, cpu = worker.advance(steps[name])
-            walls[name].append(steps[name] / wall)
-            cpus[name].append(steps[name] / cpu)
+        for contender, worker in workers.items():
+            wall, cpu = worker.advance(steps[contender])
+            walls[contender].append(steps[contender] / wall)
+            cpus[contender].append(steps[contender] / cpu)
     for worker in workers.values():
         worker.close()
+    over = f"over {workload.reference}"
     lines = [
-        f"### {SIZES[size].name}, {threads} thread{'s' * (threads > 1)}",
+        f"### {workload.title}; {threads} thread{'s' * (threads > 1)}",
         "",
-        f"| contender | steps/s | over {REFERENCE} | steps per processor second | over {REFERENCE} |",
-        "|---|---|---|---|---|",
+        f"| contender | {workload.unit} | lowest to highest | {over} | a processor second | {over} |",
+        "|---|---|---|---|---|---|",
     ]
-    base_wall = statistics.median(walls.get(REFERENCE, [float("nan")]))
-    base_cpu = statistics.median(cpus.get(REFERENCE, [float("nan")]))
-    for name in workers:
-        wall, cpu = statistics.median(walls[name]), statistics.median(cpus[name])
-        lines.append(f"| {name} | {wall:.1f} | {wall / base_wall:.2f} | {cpu:.1f} | {cpu / base_cpu:.2f} |")
-    lines += [f"| {name} | not run: {why[:80]} | | | |" for name, why in missing.items()]
+    base_wall = statistics.median(walls.get(workload.reference, [float("nan")]))
+    base_cpu = statistics.median(cpus.get(workload.reference, [float("nan")]))
+    for contender in workers:
+        wall, cpu = statistics.median(walls[contender]), statistics.median(cpus[contender])
+        spread = f"{min(walls[contender]):.4g} to {max(walls[contender]):.4g}"
+        lines.append(
+            f"| {contender} | {wall:.4g} | {spread} | {wall / base_wall:.2f} | {cpu:.4g} | {cpu / base_cpu:.2f} |"
+        )
+    lines += [f"| {contender} | not run: {why[:80]} | | | | |" for contender, why in missing.items()]
     return "\n".join([*lines, ""])
+
+
+def _started(worker: _Worker, seconds: float) -> tuple[_Worker, int]:
+    """Warm a contender up, and find how many steps fill a turn."""
+    worker.advance(2)
+    wall, _ = worker.advance(4)
+    first = max(4, int(4 * seconds / wall / 4))
+    wall, _ = worker.advance(first)  # what a call costs before its first step counts less in a longer one
+    steps = max(2, int(first * seconds / wall))
+    worker.advance(steps)  # a loop is compiled for its length
+    return worker, steps
 
 
 def _page(tables: list[str], arguments: argparse.Namespace) -> str:
@@ -138,7 +154,7 @@ def _page(tables: list[str], arguments: argparse.Namespace) -> str:
             "",
             f"Written by `benchmarks/run.py` on {datetime.date.today()}: {os.cpu_count()} processor cores "
             f"({', '.join(vectors) or 'no listed vector extensions'}), load average {load:.1f} at the end.",
-            f"Medians of {arguments.rounds} rounds in which the contenders take turns of about {arguments.seconds} s.",
+            f"Medians of {arguments.rounds} rounds in which the contenders take turns.",
             "Where other work ran beside (a load average above the threads), read the processor-second columns.",
             "",
             *tables,

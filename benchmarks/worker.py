@@ -5,25 +5,28 @@ from __future__ import annotations
 import os
 import sys
 import time
+from importlib import import_module
 
 
 def main() -> None:
     """Serve until the pipe closes."""
-    contender, size, threads = sys.argv[1], sys.argv[2], int(sys.argv[3])
+    name, contender, threads = sys.argv[1], sys.argv[2], int(sys.argv[3])
     os.sched_setaffinity(0, set(sorted(os.sched_getaffinity(0))[:threads]))
     os.environ |= {"OMP_NUM_THREADS": str(threads), "XLA_FLAGS": f"--xla_cpu_multi_thread_eigen={threads > 1}".lower()}
     import warnings
 
     warnings.simplefilter("ignore")
-    from contenders import CONTENDERS, SIZES
+    from workloads import WORKLOADS
 
-    advance = CONTENDERS[contender](SIZES[size])
+    workload = WORKLOADS[name]
+    advance = getattr(import_module(workload.module), workload.contenders[contender])(workload.net)
+    share = getattr(advance, "share", 1.0)  # of the work, where all of it would take minutes
     print("ready", flush=True)
     for line in sys.stdin:
         steps = int(line)
         wall, cpu = time.perf_counter(), time.process_time()
         advance(steps)
-        print(time.perf_counter() - wall, time.process_time() - cpu, flush=True)
+        print((time.perf_counter() - wall) / share, (time.process_time() - cpu) / share, flush=True)
 
 
 if __name__ == "__main__":
