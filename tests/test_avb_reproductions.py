@@ -67,6 +67,16 @@ def test_the_ring_posterior_on_its_grid_integrates_to_one_and_agrees_with_quadra
     torch.testing.assert_close(exact.log_px.float(), grid.log_evidence, atol=1e-3, rtol=0.0)
 
 
+def test_the_best_normal_is_found_where_the_posterior_is_normal_and_elsewhere_is_no_worse_than_others():
+    grid = avb_posterior.exact_posterior(avb_posterior.TEST)
+    scales = torch.tensor([0.5, 0.8])
+    known = grid._replace(log_posterior=dist.Normal(torch.tensor([0.4, -0.3]), scales).log_prob(grid.z).sum(-1, True))
+    assert avb_posterior.best_normal(known, 0) == pytest.approx(0.0, abs=1e-4)
+    rival = dist.Normal(torch.tensor([0.9, 0.0]), torch.tensor([0.3, 0.6])).log_prob(grid.z).sum(-1)
+    least = avb_posterior.best_normal(grid, 1)
+    assert 0.0 < least <= float((rival.exp() * (rival - grid.log_posterior[:, 1])).sum() * grid.cell)
+
+
 def test_posterior_check_writes_its_table(tmp_path, monkeypatch):
     monkeypatch.setitem(avb_posterior.STEPS, "quick", 3)
     table = avb_posterior.run("quick", tmp_path)

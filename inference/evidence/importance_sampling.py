@@ -20,6 +20,7 @@ from ..arviz_seam import pareto_khat
 from ..captured import captured
 from ..data import Dataset, chunks
 from ..pair import Data, Pair
+from ..precision import check_precision, products_in
 from .evidence import Evidence
 
 __all__ = ["ImportanceSampling"]
@@ -41,9 +42,11 @@ class ImportanceSampling:
     Args:
         num_samples: Draws K a datapoint.
         rows: Pairs of a sample and a datapoint that are decoded at once.
+        precision: Of the matrix products: ``"float32"``, or ``"bfloat16"`` where the processor has units for it; every
+            log-weight is then off by a rounding error that does not average out over the samples of a datapoint.
 
     Raises:
-        ValueError: ``num_samples`` or ``rows`` is below 1.
+        ValueError: ``num_samples`` or ``rows`` is below 1, or the precision is unknown.
 
     References:
         Importance Weighted Autoencoders (Burda, Grosse & Salakhutdinov, 2015), eq. (8), https://arxiv.org/abs/1509.00519;
@@ -52,15 +55,17 @@ class ImportanceSampling:
 
     num_samples: int = 5000
     rows: int = 1000
+    precision: str = "float32"
 
     def __post_init__(self) -> None:
         if self.num_samples < 1 or self.rows < 1:
             raise ValueError(f"num_samples={self.num_samples} and rows={self.rows} must be at least 1.")
+        check_precision(self.precision)
 
     def __call__(self, pair: Pair, data: Dataset) -> Evidence:
         """Estimate log p(x) of every datapoint."""
         points = max(1, min(100, self.rows, _WEIGHTS // self.num_samples))
-        weigh = _Weigher(pair, capture=len(data) * self.num_samples >= _WORTH_CAPTURING * self.rows)
+        weigh = _Weigher(pair, self.precision, capture=len(data) * self.num_samples >= _WORTH_CAPTURING * self.rows)
         log_px, ess, khat = [], [], []
         for part in chunks(data, points):
             log_weights = self._log_weights(weigh, part)
@@ -87,13 +92,14 @@ class ImportanceSampling:
 class _Weigher:
     """Log-weights ``[count, batch]`` of draws from the guide, by one graph for each shape where that pays."""
 
-    def __init__(self, pair: Pair, *, capture: bool) -> None:
-        self.pair, self.capture = pair, capture
+    def __init__(self, pair: Pair, precision: str, *, capture: bool) -> None:
+        self.pair, self.precision, self.capture = pair, precision, capture
         self._graphs: dict[tuple[int, int], Callable[..., tuple[Tensor, ...]]] = {}
 
     def __call__(self, part: Data, count: int) -> Tensor:
         def log_weight(*data: Tensor) -> tuple[Tensor]:
-            return (self.pair.cloud(data, count).log_weight,)
+            with products_in(self.precision):
+                return (self.pair.cloud(data, count).log_weight,)
 
         if not self.capture:
             return log_weight(*part)[0]
