@@ -25,21 +25,46 @@ def _world(net: Net) -> tuple[Any, Any, Any]:
 # ---------------------------------------------------------------- importance sampling; a step is a thousand pairs
 
 
-def importance(net: Net, precision: str = "float32") -> Advance:
-    """``log_evidence``, with all it does: checks, graph, weights, k-hat."""
+def importance(net: Net, precision: str = "float32", compile: bool = False) -> Advance:
+    """This library's weights, as ``log_evidence`` draws them; the graph is made before the clock starts."""
+    import torch
+
+    from aevb.inference import Pair
+    from aevb.inference.captured import captured
+    from aevb.inference.precision import products_in
+
+    model, guide, x = _world(net)
+    pair = Pair(model, guide).check(x)
+
+    def log_weight(x: torch.Tensor) -> tuple[torch.Tensor]:
+        with products_in(precision):
+            return (pair.cloud(x, POINTS_AT_ONCE // len(x)).log_weight,)
+
+    with pair.evaluation():
+        weigh = captured(log_weight, x, compile=compile)
+
+    def advance(steps: int) -> None:
+        with pair.evaluation():
+            torch.cat([weigh(x)[0].double() for _ in range(steps)]).logsumexp(0)
+
+    return advance
+
+
+def importance_whole(net: Net) -> Advance:
+    """``log_evidence`` with all it does: checks, graph, weights, k-hat."""
     from aevb.inference import log_evidence
     from aevb.inference.evidence import ImportanceSampling
 
     model, guide, x = _world(net)
 
     def advance(steps: int) -> None:
-        samples = max(1, steps * 1000 // len(x))
-        log_evidence(model, guide, x, ImportanceSampling(samples, precision=precision))
+        log_evidence(model, guide, x, ImportanceSampling(max(1, steps * 1000 // len(x))))
 
     return advance
 
 
-importance_bfloat16 = partial(importance, precision="bfloat16")
+importance_compiled = partial(importance, compile=True)
+importance_bfloat16 = partial(importance, precision="bfloat16", compile=True)
 
 
 def importance_pyro(net: Net) -> Advance:
@@ -171,24 +196,31 @@ importance_onednn_products = partial(importance_products, onednn=True)
 # ---------------------------------------------------------------- Hamiltonian Monte Carlo; a step moves every chain
 
 
-def hmc(net: Net) -> Advance:
-    """``hmc.sample`` on the pair's posterior, one chain a datapoint, capture included."""
+def hmc(net: Net, compile: bool = False) -> Advance:
+    """This library's transition on the pair's posterior, one chain a datapoint; the graph is made before the clock."""
     import torch
 
     from aevb.inference import Pair
+    from aevb.inference import hmc as chains
     from aevb.inference.coordinates import log_density
-    from aevb.inference.hmc import sample
 
     model, guide, x = _world(net)
     pair = Pair(model, guide).check(x)
     density = log_density(pair, x)
     start = torch.randn(1, len(x), net.latent_dim)
+    step_size = torch.full((1, len(x)), STEP_SIZE)
+    with pair.evaluation():
+        terms = chains.with_gradients(lambda u: (density(u),), start, compile=compile)
 
     def advance(steps: int) -> None:
-        with pair.evaluation():
-            sample(density, start, num_samples=steps, warmup=0, num_leapfrog=LEAPFROG, step_size=STEP_SIZE)
+        place = terms(start)
+        for _ in range(steps):
+            place, _ = chains.advance(terms, place, (1.0,), chains.jittered(step_size).unsqueeze(-1), LEAPFROG)
 
     return advance
+
+
+hmc_compiled = partial(hmc, compile=True)
 
 
 def hmc_pyro(net: Net) -> Advance:

@@ -109,13 +109,15 @@ WORKLOADS = {
     for name, (title, net, threads) in _NETS.items()
 } | {
     "importance": Workload(
-        "Importance sampling, 100 points: thousand (point, sample) pairs",
+        "Importance sampling, 100 points",
         _DECODER,
         "thousand pairs/s",
         "posterior",
         {
-            "this pair": "importance",
-            "this pair, bfloat16 products": "importance_bfloat16",
+            "this pair, graph": "importance",
+            "this pair, compiled": "importance_compiled",
+            "this pair, compiled, bfloat16 products": "importance_bfloat16",
+            "log_evidence as called, checks and k-hat included": "importance_whole",
             "Pyro, particle plate": "importance_pyro",
             "hand-written chunks": "importance_by_hand",
             "NumPyro, vmapped": "importance_numpyro",
@@ -132,7 +134,8 @@ WORKLOADS = {
         "proposals/s",
         "posterior",
         {
-            "this pair": "hmc",
+            "this pair, graph": "hmc",
+            "this pair, compiled": "hmc_compiled",
             "Pyro's HMC, a datapoint at a time": "hmc_pyro",
             "blackjax, vmapped": "hmc_blackjax",
             "bare decoder pass and gradient, ten times": "decoder_gradient",

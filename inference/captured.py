@@ -7,8 +7,9 @@ parameters) is worked out once. So it holds as long as data and parameters do.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyro
 import torch
@@ -17,14 +18,18 @@ from torch.fx import GraphModule, Node
 
 from .products import redirect_products
 
-__all__ = ["captured"]
+if TYPE_CHECKING:
+    from .compile import Flat
+
+__all__ = ["captured", "worth_compiling"]
 
 Function = Callable[..., tuple[Tensor, ...]]
 
+_WORTH_COMPILING = 10_000_000  # evaluations times rows: some tens of seconds of a small net
 _RELATIVE, _ABSOLUTE = 1e-3, 1e-5  # how far the graph may be from the function
 
 
-def captured(function: Function, *examples: Tensor) -> Function:
+def captured(function: Function, *examples: Tensor, compile: bool = False) -> Function:
     """Write a function down as a graph; it comes back as it is where it cannot be captured.
 
     The graph must give the same numbers at another place than the one it was captured at, from the same random state.
@@ -32,6 +37,8 @@ def captured(function: Function, *examples: Tensor) -> Function:
     Args:
         function: From tensors of the examples' shapes to tensors; it may draw, and take gradients inside.
         examples: Arguments to capture it at.
+        compile: Fuse the graph's elementwise work by torch's compiler: seconds once, less for a net that was compiled
+            before. Where there is no compiler the graph runs as it is, and a warning says so.
 
     Returns:
         A function of tensors of those shapes.
@@ -50,19 +57,55 @@ def captured(function: Function, *examples: Tensor) -> Function:
         with torch.random.fork_rng(devices), torch.no_grad(), pyro.validation_enabled(False):
             graph = make_fx(function)(*examples)
             _tidy(graph)
+            run = _compiled(graph, list(examples)) if compile else graph
             with torch.random.fork_rng(devices):
                 expected = function(*elsewhere)
-            got = graph(*elsewhere)
+            got = run(*elsewhere)
     except Exception:  # programs that branch on values: the handlers run at every evaluation, as they always may
         return function
     if not all(_close(a, b) for a, b in zip(got, expected, strict=True)):
         return function
 
-    def run(*arguments: Tensor) -> tuple[Tensor, ...]:
+    def replay(*arguments: Tensor) -> tuple[Tensor, ...]:
         with torch.no_grad():
-            return tuple(graph(*(argument.contiguous() for argument in arguments)))
+            return tuple(run(*(argument.contiguous() for argument in arguments)))
 
-    return run
+    return replay
+
+
+def worth_compiling(evaluations: int, rows: int) -> bool:
+    """Whether so many evaluations of so many rows each win back what compiling costs.
+
+    It looks at the sizes and never at a clock, so that the same call always takes the same path.
+    """
+    return evaluations * rows >= _WORTH_COMPILING
+
+
+def _compiled(graph: GraphModule, examples: list[Tensor]) -> Callable[..., Any]:
+    from .inductor import CannotCompileError, compiled  # costs seconds where nothing is compiled
+
+    flat = _lifted(graph)
+    try:
+        run = compiled(flat, examples)
+    except CannotCompileError as error:
+        warnings.warn(f"a density runs uncompiled: {error}.", RuntimeWarning, stacklevel=2)
+        return graph
+    return lambda *arguments: run(*flat.state, *arguments)
+
+
+def _lifted(graph: GraphModule) -> Flat:
+    """The graph with its constants among its inputs: what is compiled then serves other data and parameters as well."""
+    from .compile import Flat
+
+    lifted, state, inputs = torch.fx.Graph(), list[Tensor](), dict[str, Node]()
+    for name in dict.fromkeys(str(node.target) for node in graph.graph.nodes if node.op == "get_attr"):
+        inputs[name] = lifted.placeholder(f"constant_{len(state)}")
+        state.append(getattr(graph, name).detach())
+    found: dict[Node, Node] = {}
+    for node in graph.graph.nodes:
+        found[node] = inputs[str(node.target)] if node.op == "get_attr" else lifted.node_copy(node, found.__getitem__)
+        found[node].type = None
+    return Flat(GraphModule(torch.nn.Module(), lifted), tuple(state))
 
 
 def _elsewhere(example: Tensor) -> Tensor:

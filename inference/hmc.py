@@ -24,7 +24,7 @@ import pyro
 import torch
 from torch import Tensor
 
-from .captured import captured
+from .captured import captured, worth_compiling
 
 __all__ = [
     "WORTH_CAPTURING",
@@ -167,7 +167,9 @@ def sample(
     # A trajectory may leave the numbers, and is then rejected: no distribution may refuse its values first.
     with pyro.validation_enabled(False):
         evaluations = (warmup + num_samples * thin) * num_leapfrog
-        terms = with_gradients(lambda u: (log_density(u),), u if evaluations >= WORTH_CAPTURING else None)
+        example = u if evaluations >= WORTH_CAPTURING else None
+        compile = worth_compiling(evaluations, u.shape[:-1].numel())
+        terms = with_gradients(lambda u: (log_density(u),), example, compile=compile)
         place = terms(u)
         log_step = torch.as_tensor(step_size, dtype=u.dtype, device=u.device).log().expand(u.shape[:-1]).clone()
 
@@ -196,8 +198,10 @@ def jittered(step_size: Tensor) -> Tensor:
     return step_size * (0.5 + 0.5 * torch.rand(step_size.shape, dtype=step_size.dtype, device=step_size.device))
 
 
-def with_gradients(densities: Callable[[Tensor], tuple[Tensor, ...]], example: Tensor | None = None) -> Terms:
-    """The terms of a density with their gradients, captured as one graph where an example ``u`` is given."""
+def with_gradients(
+    densities: Callable[[Tensor], tuple[Tensor, ...]], example: Tensor | None = None, *, compile: bool = False
+) -> Terms:
+    """The terms of a density with their gradients, captured as one graph (compiled) where an example is given."""
 
     def evaluate(u: Tensor) -> tuple[Tensor, ...]:
         with torch.enable_grad():
@@ -207,7 +211,7 @@ def with_gradients(densities: Callable[[Tensor], tuple[Tensor, ...]], example: T
             gradients = [_gradient(value, u, last=value is values[-1]) for value in values]
         return (*(value.detach() for value in values), *gradients)
 
-    run = evaluate if example is None else captured(evaluate, example)
+    run = evaluate if example is None else captured(evaluate, example, compile=compile)
 
     def terms(u: Tensor) -> Place:
         found = run(u)

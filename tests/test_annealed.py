@@ -14,6 +14,7 @@ from aevb.inference import Pair, log_evidence
 from aevb.inference.captured import captured
 from aevb.inference.evidence import AnnealedImportanceSampling, Quadrature, annealing
 from aevb.inference.evidence.annealing_path import path_from
+from aevb.inference.hmc import WORTH_CAPTURING
 from aevb.models import ProbabilisticPCA
 
 
@@ -217,9 +218,9 @@ def test_captured_paths_give_the_numbers_of_the_handlers():
     with pair.evaluation():
         for start in ("prior", "guide", "moments"):
             places = []
-            for capture in (False, True):
+            for evaluations in (0, WORTH_CAPTURING):
                 torch.manual_seed(3)
-                path = path_from(pair, (x,), start, 6, capture=capture)
+                path = path_from(pair, (x,), start, 6, evaluations=evaluations)
                 torch.manual_seed(4)
                 places.append(path.terms(path.draw(6)))
             for plain, graph in zip(*places, strict=True):

@@ -1,12 +1,15 @@
 """A function as a graph: the same numbers and the same draws; what branches on values stays as it is."""
 
+import shutil
+import warnings
+
 import pyro
 import pyro.distributions as dist
 import pytest
 import torch
 
 from aevb import guides
-from aevb.inference import log_evidence
+from aevb.inference import inductor, log_evidence
 from aevb.inference.captured import captured
 from aevb.inference.evidence import ImportanceSampling, importance_sampling
 from aevb.models import LatentVariableModel, likelihoods, networks, priors
@@ -26,6 +29,32 @@ def test_a_function_that_draws_draws_the_same():
     assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
 
 
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
+def test_a_compiled_graph_gives_the_same_numbers():
+    torch.manual_seed(0)
+    weight, scale = torch.randn(5, 4), torch.rand(4)
+
+    def density(u):
+        return (-(u @ weight).tanh().square().div(scale.exp()).sum(-1), u * 2.0)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)  # a fallback would say so
+        graph = captured(density, torch.zeros(3, 5), compile=True)
+    u = torch.randn(3, 5)
+    for found, expected in zip(graph(u), density(u), strict=True):
+        torch.testing.assert_close(found, expected)
+
+
+def test_a_failing_compiler_leaves_the_graph(monkeypatch):
+    def fail(*_):
+        raise inductor.CannotCompileError("no compiler here")
+
+    monkeypatch.setattr(inductor, "compiled", fail)
+    with pytest.warns(RuntimeWarning, match="no compiler here"):
+        graph = captured(lambda u: (u * 2.0,), torch.zeros(3), compile=True)
+    assert torch.equal(graph(torch.ones(3))[0], torch.full((3,), 2.0))
+
+
 def test_a_function_that_reads_a_number_is_left_alone():
     def scaled(x):
         return (x * float(x.detach().sum().numpy()),)
@@ -40,7 +69,7 @@ def test_captured_weights_are_the_same_weights(rows, monkeypatch):
     model = LatentVariableModel(priors.StandardNormal(3), networks.MLP(3, 12, hidden=[16]), likelihoods.Bernoulli())
     guide = guides.Normal(latent_dim=3, encoder=networks.MLP(12, hidden=[16]))
     found, calls = [], []
-    monkeypatch.setattr(importance_sampling, "captured", lambda f, *x: calls.append(f) or captured(f, *x))
+    monkeypatch.setattr(importance_sampling, "captured", lambda f, *x, **o: calls.append(f) or captured(f, *x, **o))
     for worth in (10**9, 1):
         monkeypatch.setattr(importance_sampling, "_WORTH_CAPTURING", worth)
         found.append(log_evidence(model, guide, x, ImportanceSampling(70, rows=rows)))

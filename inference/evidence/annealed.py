@@ -18,7 +18,6 @@ import torch
 from torch import Tensor
 
 from ..data import Dataset
-from ..hmc import WORTH_CAPTURING
 from ..pair import Data, Pair, as_data
 from ..progress import Progress
 from ..random_state import RandomState
@@ -108,9 +107,8 @@ class AnnealedImportanceSampling:
     def annealing(self, pair: Pair, part: Data, tick: Tick = lambda: None) -> Annealing:
         """The chains of a few datapoints, their step sizes tuned."""
         moves = self.num_temperatures + 3 * self.num_tuning
-        capture = moves * self.num_leapfrog >= WORTH_CAPTURING
         return Annealing(
-            path_from(pair, part, self.start, self.num_chains, capture=capture),
+            path_from(pair, part, self.start, self.num_chains, evaluations=moves * self.num_leapfrog),
             schedule=self.schedule,
             num_temperatures=self.num_temperatures,
             num_tuning=self.num_tuning,

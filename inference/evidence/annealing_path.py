@@ -15,8 +15,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..captured import worth_compiling
 from ..coordinates import flatten, unflatten
-from ..hmc import Terms, with_gradients
+from ..hmc import WORTH_CAPTURING, Terms, with_gradients
 from ..pair import Data, Pair
 
 __all__ = ["SCHEDULES", "STARTS", "Path", "ladder", "path_from"]
@@ -49,7 +50,7 @@ def ladder(count: int, schedule: str) -> Tensor:
     return (curve - curve[0]) / (curve[-1] - curve[0])
 
 
-def path_from(pair: Pair, part: Data, start: str, num_chains: int, *, capture: bool) -> Path:
+def path_from(pair: Pair, part: Data, start: str, num_chains: int, *, evaluations: int) -> Path:
     """The path of a few datapoints.
 
     Args:
@@ -57,7 +58,7 @@ def path_from(pair: Pair, part: Data, start: str, num_chains: int, *, capture: b
         part: The datapoints.
         start: ``"prior"``, ``"guide"`` or ``"moments"``.
         num_chains: Chains a datapoint that walk it.
-        capture: Whether both terms and their gradients are captured as one graph: it pays where the walk is long.
+        evaluations: How long the walk is: both terms and their gradients become one graph where that pays.
 
     Raises:
         ValueError: The path starts at a guide whose density cannot be had.
@@ -72,7 +73,9 @@ def path_from(pair: Pair, part: Data, start: str, num_chains: int, *, capture: b
         ridge = _RIDGE * prior_scale
         scale = (draws.var(0) + ridge.square()).sqrt()
         draw, densities = _from_guide(pair, part) if start == "guide" else _from_moments(pair, part, draws, ridge)
-    return Path(draw, with_gradients(densities, draw(num_chains) if capture else None), scale)
+    example = draw(num_chains) if evaluations >= WORTH_CAPTURING else None
+    compile = worth_compiling(evaluations, num_chains * len(part[0]))
+    return Path(draw, with_gradients(densities, example, compile=compile), scale)
 
 
 def _spread(draws: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ..arviz_seam import pareto_khat
-from ..captured import captured
+from ..captured import captured, worth_compiling
 from ..data import Dataset, chunks
 from ..pair import Data, Pair
 from ..precision import check_precision, products_in
@@ -65,7 +65,7 @@ class ImportanceSampling:
     def __call__(self, pair: Pair, data: Dataset) -> Evidence:
         """Estimate log p(x) of every datapoint."""
         points = max(1, min(100, self.rows, _WEIGHTS // self.num_samples))
-        weigh = _Weigher(pair, self.precision, capture=len(data) * self.num_samples >= _WORTH_CAPTURING * self.rows)
+        weigh = _Weigher(pair, self.precision, len(data) * self.num_samples / self.rows, self.rows)
         log_px, ess, khat = [], [], []
         for part in chunks(data, points):
             log_weights = self._log_weights(weigh, part)
@@ -85,15 +85,20 @@ class ImportanceSampling:
     def _log_weights(self, weigh: Weigh, part: Data) -> Tensor:
         """The log-weights of a few datapoints, ``[K, batch]`` in float64 on the CPU."""
         at_once = max(1, self.rows // len(part[0]))
-        draws = [min(at_once, self.num_samples - k) for k in range(0, self.num_samples, at_once)]
-        return torch.cat([weigh(part, count).cpu().double() for count in draws])
+        # Written into one tensor: hundreds of small ones would leave holes in memory that no chunk can fill.
+        log_weights = torch.empty(self.num_samples, len(part[0]), dtype=torch.float64)
+        for first in range(0, self.num_samples, at_once):
+            count = min(at_once, self.num_samples - first)
+            log_weights[first : first + count] = weigh(part, count)
+        return log_weights
 
 
 class _Weigher:
     """Log-weights ``[count, batch]`` of draws from the guide, by one graph for each shape where that pays."""
 
-    def __init__(self, pair: Pair, precision: str, *, capture: bool) -> None:
-        self.pair, self.precision, self.capture = pair, precision, capture
+    def __init__(self, pair: Pair, precision: str, evaluations: float, rows: int) -> None:
+        self.pair, self.precision = pair, precision
+        self.capture, self.compile = evaluations >= _WORTH_CAPTURING, worth_compiling(int(evaluations), rows)
         self._graphs: dict[tuple[int, int], Callable[..., tuple[Tensor, ...]]] = {}
 
     def __call__(self, part: Data, count: int) -> Tensor:
@@ -105,5 +110,5 @@ class _Weigher:
             return log_weight(*part)[0]
         shape = (len(part[0]), count)
         if shape not in self._graphs:
-            self._graphs[shape] = captured(log_weight, *part)
+            self._graphs[shape] = captured(log_weight, *part, compile=self.compile)
         return self._graphs[shape](*part)[0]
