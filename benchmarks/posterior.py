@@ -35,17 +35,18 @@ def importance(net: Net, precision: str = "float32", compile: bool = False) -> A
 
     model, guide, x = _world(net)
     pair = Pair(model, guide).check(x)
+    parts = x.split(len(x) // 10)  # ten points at a time, a hundred draws each
 
     def log_weight(x: torch.Tensor) -> tuple[torch.Tensor]:
         with products_in(precision):
             return (pair.cloud(x, POINTS_AT_ONCE // len(x)).log_weight,)
 
     with pair.evaluation():
-        weigh = captured(log_weight, x, compile=compile)
+        weigh = captured(log_weight, parts[0], compile=compile)
 
     def advance(steps: int) -> None:
         with pair.evaluation():
-            torch.cat([weigh(x)[0].double() for _ in range(steps)]).logsumexp(0)
+            torch.cat([weigh(parts[step % 10])[0].double() for step in range(steps)]).logsumexp(0)
 
     return advance
 

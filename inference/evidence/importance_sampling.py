@@ -28,6 +28,7 @@ __all__ = ["ImportanceSampling"]
 Weigh = Callable[[Data, int], Tensor]
 
 _WEIGHTS = 2_000_000  # log-weights held at once: with more samples a datapoint, fewer datapoints
+_DRAWS_AT_ONCE = 100  # of a datapoint: its encoding, made anew each time, then costs next to nothing
 _WORTH_CAPTURING = 100  # evaluations: a graph costs about as much as some tens of them
 _FEWEST_FOR_KHAT = 25  # below, no five weights make a tail to fit a Pareto to
 
@@ -64,7 +65,7 @@ class ImportanceSampling:
 
     def __call__(self, pair: Pair, data: Dataset) -> Evidence:
         """Estimate log p(x) of every datapoint."""
-        points = max(1, min(100, self.rows, _WEIGHTS // self.num_samples))
+        points = max(1, min(self.rows // _DRAWS_AT_ONCE, _WEIGHTS // self.num_samples))
         weigh = _Weigher(pair, self.precision, len(data) * self.num_samples / self.rows, self.rows)
         log_px, ess, khat = [], [], []
         for part in chunks(data, points):
