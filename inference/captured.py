@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
+from .fixed_shapes import shaped_by_values
 from .products import redirect_products
 
 if TYPE_CHECKING:
@@ -56,6 +57,8 @@ def captured(function: Function, *examples: Tensor, compile: bool = False) -> Fu
     try:
         with torch.random.fork_rng(devices), torch.no_grad(), pyro.validation_enabled(False):
             graph = make_fx(function)(*examples)
+            if shaped_by_values(graph) is not None:
+                return function
             _tidy(graph)
             run = _compiled(graph, list(examples)) if compile else graph
             with torch.random.fork_rng(devices):

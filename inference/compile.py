@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.fx import GraphModule, Node
 
 from .data import Dataset, Tensors
+from .fixed_shapes import shaped_by_values
 from .objectives import Batch
 from .optimizers import Update, update_of
 from .pair import as_data
@@ -164,6 +165,8 @@ def capture(
             raise
         except Exception as error:
             raise CannotCaptureError(_first_line(error)) from error
+    if (operation := shaped_by_values(graph)) is not None:
+        raise CannotCaptureError(f"the shapes behind {operation} depend on draws or data (a rejection loop, a mask)")
     if eager.pair.births != births:
         raise CannotCaptureError("a parameter was born during the step")
     mutable = [broken, *_state(eager, updates), *(lr for update in updates.values() for lr in update.lr)]

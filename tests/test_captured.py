@@ -55,6 +55,19 @@ def test_a_failing_compiler_leaves_the_graph(monkeypatch):
     assert torch.equal(graph(torch.ones(3))[0], torch.full((3,), 2.0))
 
 
+def test_a_rejection_loop_is_left_alone():
+    def accepted(x):
+        todo, found = torch.arange(len(x)), torch.zeros_like(x)
+        while todo.numel():
+            proposal = torch.rand(len(todo))
+            good = proposal < 0.5
+            found[todo[good]] = proposal[good]
+            todo = todo[~good]
+        return (found + x,)
+
+    assert captured(accepted, torch.zeros(50)) is accepted
+
+
 def test_a_function_that_reads_a_number_is_left_alone():
     def scaled(x):
         return (x * float(x.detach().sum().numpy()),)

@@ -2,12 +2,13 @@
 
 import itertools
 import math
+import warnings
 
 import pytest
 import torch
 
 from aevb import registry
-from aevb.build import Recipe, build_pair
+from aevb.build import Recipe, build_pair, dress
 from aevb.data import Dataset
 from aevb.inference import SGVB, Pair, fit, load, log_evidence
 from aevb.inference.evidence import AnnealedImportanceSampling, ImportanceSampling
@@ -40,12 +41,19 @@ def _recipe(prior, likelihood, guide):
 
 
 def _dataset(x):
-    return Dataset("made", None, x, x, x)
+    labels = torch.arange(len(x)) % 2
+    return Dataset("made", None, x, x, x, labels, labels, labels)
+
+
+def _dressed(recipe, x):
+    """The rows as the pair of the recipe takes them: with labels or row numbers beside them where it does."""
+    return dress(_dataset(x), recipe).train
 
 
 def _dreamt(recipe):
-    """Data in the likelihood's support, since the model itself dreamt them."""
-    model, _ = build_pair(recipe, _dataset(torch.zeros(POINTS, WIDTH)))
+    """Data in the likelihood's support, since a model of that likelihood dreamt them."""
+    plain = Recipe(latent_dim=3, likelihood=recipe.likelihood, likelihood_args=recipe.likelihood_args, hidden=(6,))
+    model, _ = build_pair(plain, _dataset(torch.zeros(POINTS, WIDTH)))
     with torch.no_grad():
         z = model.prior().sample((POINTS,))
         return model.likelihood(model.decoder(z)).sample().float()
@@ -59,10 +67,13 @@ def _space(kind, name):
 
 def _valid(prior, guide):
     spaces = _space("priors", prior), _space("guides", guide)
-    if registry.find("guides", guide).__name__ == "SemiAmortized" and prior == "vamp-prior":
-        return False  # each would have to be built before the other
-    if prior == "vamp-prior" and guide in NO_DENSITY:
-        return False  # a mixture of posteriors needs their density
+    if prior == "class-conditional":
+        return guide == "conditional-normal"  # the one that is given labels
+    if guide == "hierarchical":
+        return prior == "standard-normal"  # of the upper layer; the lower one's is the model's own
+    if prior == "vamp-prior":
+        # a mixture of posteriors needs their density, and posteriors that are functions of x alone
+        return guide not in (*NO_DENSITY, "semi-amortized", "mean-field", "conditional-normal")
     return spaces[0] is None or spaces[0] == spaces[1]
 
 
@@ -73,10 +84,11 @@ ALL = list(itertools.product(registry.PRIORS, registry.GUIDES))
 def test_every_valid_combination_works(prior, guide, tmp_path):
     for likelihood in registry.LIKELIHOODS:
         recipe = _recipe(prior, likelihood, guide)
-        x = _dreamt(recipe)
-        model, encoder = build_pair(recipe, _dataset(x))
+        plain = _dreamt(recipe)
+        x = _dressed(recipe, plain)
+        model, encoder = build_pair(recipe, _dataset(plain))
         # A guide without a density is trained against a critic and judged by chains that start at the prior.
-        dense = all(site.has_density for site in Pair(model, encoder).check(x).latents)
+        dense = all(site.has_density for site in Pair(model, encoder).check(x[torch.arange(POINTS)]).latents)
         objective = SGVB(estimator="B") if dense else AdversarialVB()
         estimator = ImportanceSampling(8) if dense else CHAINS
         run = fit(model, encoder, x, objective=objective, steps=3, batch_size=POINTS, progress=False)
@@ -102,3 +114,31 @@ def test_invalid_partners_are_named_with_a_valid_one(prior, guide):
 def test_a_vamp_prior_of_a_guide_without_density_is_refused(guide):
     with pytest.raises(ValueError, match=f"vamp-prior.*{guide} has none"):
         build_pair(_recipe("vamp-prior", "bernoulli", guide), _dataset(torch.zeros(POINTS, WIDTH)))
+
+
+_FIRST = {name: next(g for p, g in ALL if p == name and _valid(p, g)) for name in registry.PRIORS}
+_PRIOR_OF = {name: next(p for p, g in ALL if g == name and _valid(p, g)) for name in registry.GUIDES}
+CASES = {
+    **{f"prior {name}": (name, "bernoulli", guide) for name, guide in _FIRST.items()},
+    **{f"likelihood {name}": ("standard-normal", name, "normal") for name in registry.LIKELIHOODS},
+    **{f"guide {name}": (prior, "bernoulli", name) for name, prior in _PRIOR_OF.items()},
+}
+REJECTION = "von-mises-fisher"  # draws until a draw is accepted: how often depends on the draws
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_captured_equals_eager_over_100_steps(case):
+    recipe = _recipe(*CASES[case])
+    x = _dreamt(recipe)
+    ends, said = [], []
+    for level in ("never", "graph"):
+        model, guide = build_pair(recipe, _dataset(x))
+        dense = all(site.has_density for site in Pair(model, guide).check(x).latents)
+        objective = SGVB(estimator="A") if dense else AdversarialVB()
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", RuntimeWarning)
+            run = fit(model, guide, x, objective=objective, steps=100, batch_size=POINTS, compile=level, progress=False)
+        said += [str(w.message) for w in caught if "uncaptured" in str(w.message)]
+        ends.append(torch.cat([p.detach().flatten() for p in run.pair.parameters()]))
+    torch.testing.assert_close(ends[1], ends[0], rtol=1e-3, atol=1e-3)
+    assert bool(said) == (REJECTION in CASES[case]), said
