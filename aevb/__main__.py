@@ -9,7 +9,7 @@ from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
 __all__ = ["main"]
 
-VERBS = ("fit", "evidence", "compare", "sample", "report", "reproduce", "doctor", "list", "demo")
+VERBS = ("fit", "evidence", "compare", "sample", "use", "report", "reproduce", "doctor", "list", "demo")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -15,11 +15,12 @@ from torch import nn
 
 from aevb import registry
 from aevb.data import Dataset
+from aevb.data.beside import with_holes, with_labels, with_row_numbers
 from aevb.inference import MAP
 from aevb.inference.objectives import Objective
-from aevb.models import LatentVariableModel
+from aevb.models.priors import VampPrior
 
-__all__ = ["Recipe", "build", "build_objective", "build_optimizer", "build_pair"]
+__all__ = ["Recipe", "build", "build_objective", "build_optimizer", "build_pair", "dress"]
 
 Options = Mapping[str, Any]
 
@@ -29,23 +30,65 @@ class Recipe:
     """The names and options a pair is built from; plain values, as they stand in ``config.json``."""
 
     latent_dim: int = 20
+    model: str = "auto"
+    model_args: Options = field(default_factory=dict)
     prior: str = "standard-normal"
     prior_args: Options = field(default_factory=dict)
     likelihood: str = "bernoulli"
     likelihood_args: Options = field(default_factory=dict)
-    guide: str = "normal"
+    guide: str = "auto"
     guide_args: Options = field(default_factory=dict)
     network: str = "mlp"
     network_args: Options = field(default_factory=dict)
     hidden: tuple[int, ...] = (500,)
     activation: str = "tanh"
     init: str = "default"
+    label_share: float | None = None
+    missing_share: float = 0.0
 
     def __post_init__(self) -> None:
+        """Say in full what "auto" leaves open: a guide or prior of one model only brings that model along."""
         if self.latent_dim < 1:
             raise ValueError(f"latent-dim {self.latent_dim} must be at least 1.")
         if not self.hidden or min(self.hidden) < 1:
             raise ValueError(f"hidden {list(self.hidden)} must be one or more positive widths.")
+        model, guide = self.model, self.guide
+        if model == "auto":
+            brought = {"hierarchical": "hierarchical", "conditional-normal": "conditional"}.get(guide)
+            model = brought or ("conditional" if self.prior == "class-conditional" else "latent-variable")
+        if guide == "auto":
+            labelled = model == "conditional" or (model == "clustering" and bool(self.label_share))
+            missing = "masked-normal" if self.missing_share else "normal"
+            guide = "conditional-normal" if labelled else "hierarchical" if model == "hierarchical" else missing
+        object.__setattr__(self, "model", model)
+        object.__setattr__(self, "guide", guide)
+
+    @property
+    def labels(self) -> float | None:
+        """The share of the training labels that the pair is given; None where it takes none."""
+        if self.guide == "conditional-normal":
+            return 1.0 if self.label_share is None else self.label_share
+        return None
+
+
+def dress(data: Dataset, recipe: Recipe) -> Dataset:
+    """Put beside the pixels what the pair of a recipe is given: labels, row numbers, holes.
+
+    Raises:
+        ValueError: The data have no labels, or a share that was asked for has no use in the recipe.
+    """
+    if recipe.missing_share and recipe.guide != "masked-normal":
+        raise ValueError(f"missing-share is for --guide masked-normal, and guide {recipe.guide} does not see holes.")
+    if recipe.label_share is not None and recipe.labels is None:
+        raise ValueError(
+            f"label-share is for pairs that are given labels, and model {recipe.model} with guide {recipe.guide} is "
+            "given none; take --model conditional, or --model clustering with --guide conditional-normal."
+        )
+    if recipe.labels is not None:
+        return with_labels(data, recipe.labels)
+    if recipe.guide == "mean-field":
+        return with_row_numbers(data)
+    return with_holes(data, recipe.missing_share) if recipe.missing_share else data
 
 
 def build_pair(recipe: Recipe, data: Dataset, seed: int = 0) -> tuple[nn.Module, nn.Module]:
@@ -61,12 +104,8 @@ def build_pair(recipe: Recipe, data: Dataset, seed: int = 0) -> tuple[nn.Module,
     """
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        rows = data.train[torch.arange(min(2, len(data.train)))]
-        if not isinstance(rows, torch.Tensor):
-            raise ValueError(
-                f"{data.name} has several parts a datapoint, the command builds models of one; use Python."
-            )
-        parts = _Parts(recipe, rows, data.image_shape)
+        check_words(recipe)
+        parts = _Parts(recipe, data)
         # A guide that refines itself on the model is built after it, a prior made of the guide's network after that.
         wants_model = "model" in inspect.signature(registry.find("guides", recipe.guide)).parameters
         if wants_model:
@@ -74,40 +113,69 @@ def build_pair(recipe: Recipe, data: Dataset, seed: int = 0) -> tuple[nn.Module,
             guide = parts.guide({"model": model})
         else:
             guide = parts.guide({})
-            model = parts.model({"posterior": guide.posterior})
-        check_partners(recipe, model.prior, guide)
+            model = parts.model({"posterior": getattr(guide, "posterior", None)})
+        prior = getattr(model, "prior", None)
+        if prior is not None:
+            check_partners(recipe, prior, guide)
+            _start_from_data(prior, data)
     return model, guide
+
+
+def _start_from_data(prior: nn.Module, data: Dataset) -> None:
+    """Put pseudo-inputs on training rows: from noise they would have to find the data first."""
+    if isinstance(prior, VampPrior):
+        rows = data.train[torch.randperm(len(data.train))[: prior.num_pseudo_inputs]]
+        x = rows if isinstance(rows, torch.Tensor) else rows[0]
+        prior.initialize_from(x.nan_to_num(0.5))
 
 
 class _Parts:
     """The blocks of a recipe, each given what it asks for by name."""
 
-    def __init__(self, recipe: Recipe, rows: torch.Tensor, image_shape: tuple[int, int, int] | None) -> None:
-        self.recipe, self.width = recipe, int(rows.shape[-1])
+    def __init__(self, recipe: Recipe, data: Dataset) -> None:
+        first = data.train[torch.zeros(1, dtype=torch.long)]
+        self.recipe = recipe
+        self.width = int((first if isinstance(first, torch.Tensor) else first[0]).shape[-1])
+        labels = data.train_labels
+        self.classes = 0 if labels is None else int(labels.max()) + 1
         self.common: dict[str, Any] = {
             "latent_dim": recipe.latent_dim,
             "data_dim": self.width,
-            "image_shape": image_shape,
+            "image_shape": data.image_shape,
             "hidden": list(recipe.hidden),
             "activation": recipe.activation,
             "init": recipe.init,
+            "num_points": len(data.train),
+            "num_classes": self.classes or None,
+            "top_dim": recipe.model_args.get("top_dim"),
         }
 
-    def model(self, shared: dict[str, Any]) -> LatentVariableModel:
+    def model(self, shared: dict[str, Any]) -> nn.Module:
         recipe = self.recipe
-        likelihood = build("likelihoods", recipe.likelihood, self.common, recipe.likelihood_args)
+        # A likelihood's classes are its own, not the labels'.
+        common = {name: value for name, value in self.common.items() if name != "num_classes"}
+        likelihood = build("likelihoods", recipe.likelihood, common, recipe.likelihood_args)
         prior = build("priors", recipe.prior, self.common | shared, recipe.prior_args)
         outputs = {
-            "in_features": recipe.latent_dim,
+            "in_features": recipe.latent_dim + (self.classes if recipe.model == "conditional" else 0),
             "out_features": likelihood.num_params * self.width,
             "num_params": likelihood.num_params,
+            "hidden": list(reversed(recipe.hidden)),  # the decoder mirrors the encoder
         }
         decoder = build("decoders", recipe.network, self.common | outputs, recipe.network_args)
-        return LatentVariableModel(prior, decoder, likelihood)
+        blocks = {"prior": prior, "decoder": decoder, "likelihood": likelihood}
+        options: dict[str, Any] = {"missing": recipe.guide == "masked-normal", "num_components": self.classes or None}
+        # Labels that are withheld are summed out: so the datapoints without one teach the classes too.
+        options |= {"unlabelled": "sum" if recipe.labels not in (None, 1.0) else None}
+        model: nn.Module = build("models", recipe.model, self.common | options | blocks, recipe.model_args)
+        return model
 
     def guide(self, shared: dict[str, Any]) -> nn.Module:
-        given = self.common | {"in_features": self.width}
-        encoder = build("encoders", self.recipe.network, given, self.recipe.network_args)
+        beside = {"masked-normal": self.width, "conditional-normal": self.classes}
+        given = self.common | {"in_features": self.width + beside.get(self.recipe.guide, 0)}
+        encoder: Any = None
+        if "encoder" in inspect.signature(registry.find("guides", self.recipe.guide)).parameters:
+            encoder = build("encoders", self.recipe.network, given, self.recipe.network_args)
         options = self.recipe.guide_args
         guide: nn.Module = build("guides", self.recipe.guide, self.common | shared | {"encoder": encoder}, options)
         return guide
@@ -135,11 +203,60 @@ def build(kind: str, name: str, given: Options, options: Options) -> Any:
         raise ValueError(f"{name} cannot take {dict(options)}: {error}.") from error
 
 
+# What a block asks of its partners beyond a common space.
+_NEEDS_MODEL = {"hierarchical": ("hierarchical",), "conditional-normal": ("conditional", "clustering")}
+_OWN_PRIOR = {"hierarchical": "standard-normal", "clustering": "mixture-of-gaussians"}
+_NOT_VAMP = ("semi-amortized", "mean-field", "conditional-normal")
+
+
+def fitting_guides(prior: str, space: str | None = None) -> list[str]:
+    """The guides that go with a prior: those on its space, which the VampPrior takes from its guide."""
+    space = _space(registry.find("priors", prior)) if space is None else space
+    if prior == "class-conditional":
+        return ["conditional-normal"]
+    if prior == "vamp-prior":
+        implicit = ("implicit", "noise-basis", "hierarchical")
+        return [name for name in registry.GUIDES if name not in (*_NOT_VAMP, *implicit)]
+    alone = [name for name in registry.GUIDES if name != "hierarchical" or prior == "standard-normal"]
+    return [name for name in alone if _space(registry.find("guides", name)) == space]
+
+
+def check_words(recipe: Recipe) -> None:
+    """Refuse names that cannot stand together, before anything is built.
+
+    Raises:
+        ValueError: The message names the two, and partners that fit.
+    """
+    prior, guide, model = recipe.prior, recipe.guide, recipe.model
+    for kind, name in (("models", model), ("priors", prior), ("guides", guide)):
+        registry.find(kind, name)
+    partners = f"guides for prior {prior}: {', '.join(fitting_guides(prior))}."
+    if prior == "vamp-prior" and guide in _NOT_VAMP:
+        raise ValueError(
+            f"prior {prior} is made of the posteriors of data alone, and guide {guide} has none; {partners}"
+        )
+    if model in _OWN_PRIOR and prior not in ("standard-normal", _OWN_PRIOR[model]):
+        raise ValueError(
+            f"model {model}, with guide {guide}, has a prior of its own in place of prior {prior}; {partners}"
+        )
+    if prior == "class-conditional" and guide != "conditional-normal":
+        raise ValueError(f"prior {prior} is given labels, which guide {guide} does not see; {partners}")
+    if (model == "hierarchical") != (guide == "hierarchical"):
+        raise ValueError(
+            f"model {model} and guide {guide} have different latents; --model hierarchical has its own guide."
+        )
+    if model == "conditional" and guide != "conditional-normal":
+        raise ValueError(f"model {model} is given labels, which guide {guide} does not see; take conditional-normal.")
+    if guide in _NEEDS_MODEL and model not in _NEEDS_MODEL[guide]:
+        raise ValueError(f"guide {guide} goes with --model {' or '.join(_NEEDS_MODEL[guide])}, not with {model}.")
+
+
 def check_partners(recipe: Recipe, prior: nn.Module, guide: nn.Module) -> None:
     """Refuse a prior and a guide that live on different spaces, and name guides that fit."""
     try:
-        law = prior()
-        law.log_prob(law.sample())
+        if not getattr(prior, "takes_label", False):
+            law = prior()
+            law.log_prob(law.sample())
     except NotImplementedError as error:
         raise ValueError(
             f"prior {recipe.prior} is made of its guide's density, but guide {recipe.guide} has none; guides that have "
@@ -148,10 +265,9 @@ def check_partners(recipe: Recipe, prior: nn.Module, guide: nn.Module) -> None:
     space, reached = _space(prior), _space(guide)
     if space is None or reached is None or space == reached:
         return
-    fitting = [name for name in registry.GUIDES if _space(registry.find("guides", name)) == space]
     raise ValueError(
         f"prior {recipe.prior} lives on the {space}, guide {recipe.guide} on the {reached}; "
-        f"guides for this prior: {', '.join(fitting) or 'none'}."
+        f"guides for this prior: {', '.join(fitting_guides(recipe.prior, space)) or 'none'}."
     )
 
 

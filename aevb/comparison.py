@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aevb.build import Recipe, build, build_objective, build_optimizer, build_pair
+from aevb.build import Recipe, build, build_objective, build_optimizer, build_pair, dress
 from aevb.data import Dataset, load
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ def carry_out(plan: Plan, *, progress: bool) -> dict[str, Any]:
     from aevb.publish import publish, rows
     from aevb.records import add_records
 
-    data = load(plan.data, variant=plan.variant, data_dir=plan.data_dir)
+    data = dress(load(plan.data, variant=plan.variant, data_dir=plan.data_dir), plan.recipe)
     train = data.train if plan.train_points is None else rows(data.train, plan.train_points)
     # A short training set has short epochs: following all of the held-out data would cost more than training.
     validation = data.validation if plan.train_points is None else rows(data.validation, plan.train_points)

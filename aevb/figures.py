@@ -145,7 +145,7 @@ def reconstructions(
 def manifold(
     decode: Callable[[Tensor], Tensor | ArrayLike], image_shape: tuple[int, int, int], grid: str = "kingma"
 ) -> "Figure":
-    r"""Draw the learned manifold of a 2-D latent space: means of p(x|z) on a grid of prior quantiles.
+    r"""Draw the learned manifold of a 2-D latent space: means of p(x|z) on a grid of z.
 
     .. math:: z_{ij} = (\Phi^{-1}(u_j), \Phi^{-1}(u_i))
 
@@ -154,7 +154,8 @@ def manifold(
     Arguments:
         decode: takes z ``[M, 2]`` to the means ``[M, P]``.
         image_shape: ``(C, H, W)``.
-        grid: ``kingma``, 10 x 10 with u = (i + 0.5) / 10, or ``su``, 15 x 15 with u from 0.05 to 0.95.
+        grid: ``kingma``, 10 x 10 with u = (i + 0.5) / 10; ``su``, 15 x 15 with u from 0.05 to 0.95; or ``linear``,
+            15 x 15 with z itself evenly spaced from -3 to 3, which shows the tails too.
 
     Raises:
         ValueError: if the grid is unknown.
@@ -162,10 +163,14 @@ def manifold(
     References:
         Auto-Encoding Variational Bayes, Kingma & Welling, 2014, arXiv 1312.6114, Figure 4.
     """
-    grids = {"kingma": (torch.arange(10) + 0.5) / 10, "su": torch.linspace(0.05, 0.95, 15)}
+    grids = {
+        "kingma": torch.special.ndtri((torch.arange(10) + 0.5) / 10),
+        "su": torch.special.ndtri(torch.linspace(0.05, 0.95, 15)),
+        "linear": torch.linspace(-3.0, 3.0, 15),
+    }
     if grid not in grids:
         raise ValueError(f"manifold: expected grid one of {', '.join(grids)}, got {grid!r}.")
-    quantiles = torch.special.ndtri(grids[grid])
+    quantiles = grids[grid]
     up, right = torch.meshgrid(quantiles.flip(0), quantiles, indexing="ij")
     with torch.no_grad():
         images = decode(torch.stack([right.flatten(), up.flatten()], dim=-1))

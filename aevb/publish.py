@@ -49,10 +49,11 @@ def _pictures(run: Run, data: Dataset, shape: tuple[int, int, int]) -> dict[str,
         drawn["manifold"] = figures.manifold(lambda z: decode(run.pair, z).cpu(), shape)
     if run.guide is not None:
         some = rows(data.test, 10)
-        drawn["reconstructions"] = figures.reconstructions(some, reconstruct(run.pair, some).cpu(), shape)
+        seen = some if isinstance(some, Tensor) else some[0]
+        drawn["reconstructions"] = figures.reconstructions(seen, reconstruct(run.pair, some).cpu(), shape)
         if flat and real:
             test = rows(data.test, 1000)
-            labels = None if data.test_labels is None else data.test_labels[: len(test)]
+            labels = None if data.test_labels is None else data.test_labels[:1000]
             drawn["latents"] = figures.latent_scatter(infer(run.pair, test).cpu(), labels)
     return drawn
 
@@ -65,7 +66,7 @@ def publish_evidence(folder: Path, records: list[dict[str, Any]], khat: Tensor |
     write_report(folder)
 
 
-def rows(data: Any, count: int) -> Tensor:
-    """The first rows of a part of a data set, on the CPU."""
-    picked: Tensor = data[torch.arange(min(count, len(data)))]
+def rows(data: Any, count: int) -> Any:
+    """The first rows of a part of a data set, on the CPU: a tensor, or a tuple where a datapoint has several parts."""
+    picked: Any = data[torch.arange(min(count, len(data)))]
     return picked

@@ -10,6 +10,12 @@ from typing import Any
 
 __all__ = ["KINDS", "UnknownNameError", "citation", "find", "summary"]
 
+MODELS = {
+    "latent-variable": "aevb.models:LatentVariableModel",
+    "hierarchical": "aevb.models:HierarchicalModel",
+    "conditional": "aevb.models:ConditionalModel",
+    "clustering": "aevb.models:ClusteringModel",
+}
 PRIORS = {
     "standard-normal": "aevb.models.priors:StandardNormal",
     "learned-normal": "aevb.models.priors:LearnedNormal",
@@ -22,6 +28,7 @@ PRIORS = {
     "dirichlet": "aevb.models.priors:Dirichlet",
     "logistic-normal": "aevb.models.priors:LogisticNormal",
     "relaxed-categorical": "aevb.models.priors:RelaxedCategorical",
+    "class-conditional": "aevb.models.priors:ClassConditional",
 }
 LIKELIHOODS = {
     "bernoulli": "aevb.models.likelihoods:Bernoulli",
@@ -53,6 +60,10 @@ GUIDES = {
     "dirichlet": "aevb.guides:Dirichlet",
     "logistic-normal": "aevb.guides:LogisticNormal",
     "relaxed-categorical": "aevb.guides:RelaxedCategorical",
+    "masked-normal": "aevb.guides:MaskedNormal",
+    "mean-field": "aevb.guides:MeanField",
+    "conditional-normal": "aevb.guides:ConditionalNormal",
+    "hierarchical": "aevb.guides:Hierarchical",
     "implicit": "aevb.guides:ConcatenatedNoise",
     "noise-basis": "aevb.guides:NoiseBasis",
 }
@@ -100,6 +111,7 @@ OPTIMIZERS = {
 }
 
 KINDS: dict[str, dict[str, str]] = {
+    "models": MODELS,
     "priors": PRIORS,
     "likelihoods": LIKELIHOODS,
     "guides": GUIDES,

@@ -9,7 +9,9 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from pyro.distributions.torch_distribution import MaskedDistribution
 from torch import Tensor
+from torch.distributions import Independent
 
 from .coordinates import flatten, unflatten
 from .data import as_dataset, chunks
@@ -18,6 +20,7 @@ from .random_state import RandomState
 
 __all__ = [
     "decode",
+    "draws",
     "generate",
     "impute",
     "infer",
@@ -74,6 +77,14 @@ def infer(pair: Pair, data: Any, num_samples: int = 100, seed: int = 0) -> Tenso
         return torch.cat([flatten(pair, pair.sample_guide(part, num_samples)).mean(0) for part in parts])
 
 
+def draws(pair: Pair, data: Any, num_samples: int = 100, seed: int = 0) -> dict[str, Tensor]:
+    """Draw from q(z|x) of every datapoint: latent site to ``[num_samples, N, *event]``."""
+    rows = as_dataset(data, _device(pair))
+    with RandomState(seed, _device(pair)), pair.evaluation():
+        parts = [pair.sample_guide(part, num_samples) for part in chunks(rows, max(1, _ROWS // num_samples))]
+        return {name: torch.cat([part[name] for part in parts], 1) for name in parts[0]}
+
+
 def reconstruct(pair: Pair, data: Any, seed: int = 0) -> Tensor:
     """The mean of p(x|z) at one draw z ~ q(z|x) a datapoint, ``[N, P]``."""
     rows = as_dataset(data, _device(pair))
@@ -84,7 +95,8 @@ def reconstruct(pair: Pair, data: Any, seed: int = 0) -> Tensor:
 def impute(pair: Pair, x: Tensor, num_rounds: int = 50, seed: int = 0) -> Tensor:
     r"""Fill the NaN entries of ``x`` with draws whose limit is p(x_missing | x_observed) when the guide is exact.
 
-    The missing entries start at random observed values; each round draws z ~ q(z|x) at the current x and then the
+    A model that masks what is missing (``missing=True``) has q(z | x_observed) and is asked once. For any other the
+    missing entries start at random observed values; each round draws z ~ q(z|x) at the current x and then the
     missing entries from p(x|z).
 
     Args:
@@ -104,13 +116,31 @@ def impute(pair: Pair, x: Tensor, num_rounds: int = 50, seed: int = 0) -> Tensor
     if bool(missing.all()):
         raise ValueError("every entry is missing (NaN); nothing is left to condition on.")
     with RandomState(seed, x.device), pair.evaluation():
+        if _masks(pair):
+            return torch.where(missing, _drawn(pair, x), x)
         pool = x[~missing]
         filled = torch.where(missing, pool[torch.randint(len(pool), x.shape, device=x.device)], x)
         for _ in range(num_rounds):
-            z = pair.sample_guide((filled,))
-            drawn = pair.likelihoods(z, (filled,))[_shown(pair)].sample()[0]
-            filled = torch.where(missing, drawn.to(x.dtype), x)
+            filled = torch.where(missing, _drawn(pair, filled), x)
     return filled
+
+
+def _masks(pair: Pair) -> bool:
+    """Whether the model leaves missing entries out of its likelihood, so that the guide may be shown NaN."""
+    shown: Any = pair.likelihoods(pair.sample_guide(pair.example), pair.example)[_shown(pair)]
+    while hasattr(shown, "base_dist"):
+        if isinstance(shown, MaskedDistribution):
+            return True
+        shown = shown.base_dist
+    return False
+
+
+def _drawn(pair: Pair, x: Tensor) -> Tensor:
+    """One draw of p(x'|z) at one z ~ q(z|x) a datapoint."""
+    shown: Any = pair.likelihoods(pair.sample_guide((x,)), (x,))[_shown(pair)]
+    while isinstance(shown, Independent | MaskedDistribution):  # a mask says what was seen, not what can be drawn
+        shown = shown.base_dist
+    return shown.sample()[0].to(x.dtype)
 
 
 def interpolate(pair: Pair, start: Tensor, end: Tensor, num_steps: int = 10, seed: int = 0) -> Tensor:

@@ -25,11 +25,12 @@ def run(args: Namespace) -> int:
     """Examine; the exit status is 1 where there is an error among the findings."""
     import torch
 
-    from aevb.build import build_pair
+    from aevb.build import build_pair, dress
     from aevb.inference import doctor
 
-    data = load_dataset(args)
-    model, guide = build_pair(recipe_of(args), data, seed=args.seed)
+    recipe = recipe_of(args)
+    data = dress(load_dataset(args), recipe)
+    model, guide = build_pair(recipe, data, seed=args.seed)
     findings = doctor(model, guide, data.train[torch.arange(min(64, len(data.train)))], seed=args.seed)
     for finding in findings:
         print(f"{finding.severity}: {finding.name}: {finding.sentence}")

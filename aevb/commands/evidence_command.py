@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from jsonargparse import ArgumentParser, Namespace
 
 from aevb import registry
-from aevb.commands.words import new_parser, options_of
+from aevb.commands.words import new_parser, options_of, recipe_of
 
 if TYPE_CHECKING:
     from aevb.data import Dataset
@@ -56,13 +56,16 @@ def run(args: Namespace) -> int:
 
 def dataset_of(folder: Path, data_dir: str | None) -> "Dataset":
     """The data set a run folder was fitted to, by the words in its ``config.json``."""
+    from aevb.build import dress
     from aevb.data import load as load_data
     from aevb.inference.run import read_config
 
     command = read_config(folder).get("command", {})
     if "data" not in command:
         raise ValueError(f"{folder} was not written by `aevb fit`, so it names no data set; use Python's log_evidence.")
-    return load_data(command["data"], variant=command.get("variant"), data_dir=data_dir or command.get("data_dir"))
+    data = load_data(command["data"], variant=command.get("variant"), data_dir=data_dir or command.get("data_dir"))
+    # What stands beside the pixels: labels, row numbers, holes.
+    return dress(data, recipe_of(Namespace(**command))) if "prior" in command else data
 
 
 def describe_evidence(evidence: Any, split: str) -> str:

@@ -19,6 +19,7 @@ from aevb.commands.words import (
 )
 
 HELP = "train a model/guide pair on a data set"
+_LOOKED_AT = 500  # datapoints by which unused latents are found
 
 
 def parser() -> ArgumentParser:
@@ -46,13 +47,14 @@ def parser() -> ArgumentParser:
 
 def run(args: Namespace) -> int:
     """Train, and write what came of it, even when the numbers blew up."""
-    from aevb.build import build_objective, build_pair
+    from aevb.build import build_objective, build_pair, dress
     from aevb.inference import EarlyStopping, NonFiniteError, fit
 
-    data = load_dataset(args)
+    recipe = recipe_of(args)
+    data = dress(load_dataset(args), recipe)
     options = options_of(args.objective_args) | ({"adaptive_contrast": True} if args.adaptive_contrast else {})
     objective = build_objective(args.objective, options, parameter_prior=args.parameter_prior)
-    model, guide = build_pair(recipe_of(args), data, seed=args.seed)
+    model, guide = build_pair(recipe, data, seed=args.seed)
     print(data.description)
     patience = args.early_stopping
     try:
@@ -61,7 +63,7 @@ def run(args: Namespace) -> int:
             guide if "guide" in objective.trains else None,
             data.train,
             objective=objective,
-            validation=data.validation,
+            validation=data.validation if len(data.validation) else None,
             observers=[] if patience is None else [EarlyStopping(patience)],
             checkpoint=args.checkpoint,
             resume=args.resume,
@@ -79,18 +81,25 @@ def run(args: Namespace) -> int:
 
 
 def _write(args: Namespace, fitted: object, data: object) -> int:
+    from dataclasses import replace
+
     from aevb.data import Dataset
     from aevb.inference import Run, log_evidence
+    from aevb.inference.diagnostics import latent_usage
     from aevb.inference.evidence import ELBO
-    from aevb.publish import publish
+    from aevb.publish import publish, rows
     from aevb.records import add_records
 
     assert isinstance(fitted, Run) and isinstance(data, Dataset)
-    records = []
+    records, split = [], "test"
+    if not len(data.test):  # a table of posteriors has none for held-out data: its training data are shown
+        data, split = replace(data, test=data.train, test_labels=data.train_labels), "train"
     if fitted.guide is not None and fitted.pair.has_density:
         bound = log_evidence(fitted.model, fitted.guide, data.test, ELBO(num_samples=10), seed=args.seed)
-        records = [bound.record("test")]
-        print(f"test bound {bound.mean:.2f} +- {bound.standard_error:.2f} nats per datapoint")
+        records = [bound.record(split)]
+        print(f"{split} bound {bound.mean:.2f} +- {bound.standard_error:.2f} nats per datapoint")
+        for warning in latent_usage(fitted.pair, rows(data.test, _LOOKED_AT), num_samples=20, seed=args.seed).warnings:
+            print(f"warning: {warning}")
     if args.out is not None:
         folder = fitted.save(args.out, extra={"command": plain(args)})
         add_records(folder, records)

@@ -41,8 +41,13 @@ def add_data(parser: ArgumentParser) -> None:
 def add_recipe(parser: ArgumentParser) -> None:
     """What the pair is made of."""
     parser.add_argument("--latent-dim", type=int, default=20, help="number of latent dimensions")
+    models = ", ".join(registry.MODELS)
+    parser.add_argument("--model", type=str, default="auto", help=f"{models} (default: what prior and guide imply)")
+    parser.add_argument("--model-args", type=dict, default={}, help="options of the model: --model-args.NAME VALUE")
+    parser.add_argument("--label-share", type=float, default=None, help="share of the training labels that is shown")
+    parser.add_argument("--missing-share", type=float, default=0.0, help="share of all pixels made missing (NaN)")
     for flag, kind in (("prior", "priors"), ("likelihood", "likelihoods"), ("guide", "guides")):
-        default = next(iter(registry.KINDS[kind]))
+        default = "auto" if flag == "guide" else next(iter(registry.KINDS[kind]))
         parser.add_argument(f"--{flag}", type=str, default=default, help=", ".join(registry.KINDS[kind]))
         parser.add_argument(
             f"--{flag}-args", type=dict, default={}, help=f"options of the {flag}: --{flag}-args.NAME VALUE"
@@ -85,6 +90,10 @@ def recipe_of(args: Namespace) -> "Recipe":
 
     return Recipe(
         latent_dim=args.latent_dim,
+        model=getattr(args, "model", "auto"),  # the words of an older run do not have it
+        model_args=options_of(getattr(args, "model_args", {})),
+        label_share=getattr(args, "label_share", None),
+        missing_share=getattr(args, "missing_share", 0.0),
         prior=args.prior,
         prior_args=options_of(args.prior_args),
         likelihood=args.likelihood,

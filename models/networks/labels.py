@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-__all__ = ["append_labels"]
+__all__ = ["append_labels", "class_logits"]
 
 
 def append_labels(features: Tensor, y: Tensor, num_classes: int) -> Tensor:
@@ -15,12 +15,28 @@ def append_labels(features: Tensor, y: Tensor, num_classes: int) -> Tensor:
     Raises:
         ValueError: If y are not whole numbers from -1 to `num_classes` - 1.
     """
+    _check(y, num_classes)
+    one_hot = (y.unsqueeze(-1) == torch.arange(num_classes, device=y.device)).to(features.dtype)
+    return torch.cat([features, one_hot.expand(*features.shape[:-1], num_classes)], -1)
+
+
+def class_logits(y: Tensor, num_classes: int, dtype: torch.dtype) -> Tensor:
+    """Return log-weights `[batch, C]` that leave only the class y, or all of them alike where y is missing.
+
+    Raises:
+        ValueError: If y are not whole numbers from -1 to `num_classes` - 1.
+    """
+    _check(y, num_classes)
+    possible = (y.unsqueeze(-1) == torch.arange(num_classes, device=y.device)) | (y < 0).unsqueeze(-1)
+    zeros = torch.zeros(possible.shape, dtype=dtype, device=y.device)
+    return torch.where(possible, zeros, -torch.inf)
+
+
+def _check(y: Tensor, num_classes: int) -> None:
     if y.is_floating_point() or y.is_complex():
         raise ValueError(f"y: expected class numbers of an integer type; got {y.dtype}. Pass y.long().")
     if y.device.type == "cpu" and not torch.compiler.is_compiling():
         _check_range(y, num_classes)
-    one_hot = (y.unsqueeze(-1) == torch.arange(num_classes, device=y.device)).to(features.dtype)
-    return torch.cat([features, one_hot.expand(*features.shape[:-1], num_classes)], -1)
 
 
 def _check_range(y: Tensor, num_classes: int) -> None:
