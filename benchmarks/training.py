@@ -270,6 +270,69 @@ onednn_products = partial(products, onednn=True)
 onednn_products_and_adam = partial(products, adam=True, onednn=True)
 
 
+SEEDS = 5
+
+
+def seeds_in_turn(net: Net, fitted: Callable[[Net], Advance] = fit_compiled) -> Advance:
+    """Five fits of this library, one after another: what a process of a sweep does."""
+    loops = [fitted(net) for _ in range(SEEDS)]
+
+    def advance(steps: int) -> None:
+        for loop in loops:
+            loop(steps)
+
+    return advance
+
+
+seeds_in_turn_by_hand = partial(seeds_in_turn, fitted=bare_torch)
+
+
+def seeds_stacked(net: Net, compiled: bool = True) -> Advance:
+    """Five hand-written nets stacked: one batched gradient (``vmap``) and one optimiser for all."""
+    import torch
+    from torch import nn
+    from torch.func import functional_call, grad, stack_module_state, vmap
+    from torch.nn import functional
+
+    def make() -> nn.ModuleList:
+        encoder, decoder = modules(net)
+        return nn.ModuleList([encoder, nn.Linear(encoder.out_features, 2 * net.latent_dim), decoder])
+
+    class Loss(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.nets = make()
+
+        def forward(self, x: torch.Tensor, eps: torch.Tensor) -> torch.Tensor:
+            encoder, heads, decoder = self.nets
+            loc, log_scale = heads(encoder(x)).chunk(2, -1)
+            z = loc + log_scale.exp() * eps
+            log_lik = -functional.binary_cross_entropy_with_logits(decoder(z), x, reduction="none").sum(-1)
+            return -(log_lik + (-0.5 * z.square() + 0.5 * eps.square() + log_scale).sum(-1)).mean()
+
+    base = Loss()
+    parameters, _ = stack_module_state([Loss() for _ in range(SEEDS)])
+    optimizer = torch.optim.Adam(list(parameters.values()), lr=1e-3, fused=True)
+    data = torch.from_numpy(net.data())
+    gradients = vmap(grad(lambda p, x, eps: functional_call(base, p, (x, eps))))
+    gradients = torch.compile(gradients) if compiled else gradients
+
+    def advance(steps: int) -> None:
+        for _ in range(steps):
+            x = data[torch.randint(len(data), (SEEDS, net.batch))]
+            found = gradients(
+                {k: v.detach() for k, v in parameters.items()}, x, torch.randn(*x.shape[:2], net.latent_dim)
+            )
+            for name, gradient in found.items():
+                parameters[name].grad = gradient
+            optimizer.step()
+
+    return advance
+
+
+seeds_stacked_eager = partial(seeds_stacked, compiled=False)
+
+
 def _loader(net: Net) -> Iterator[Any]:
     import torch
 

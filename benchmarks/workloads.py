@@ -61,7 +61,7 @@ class Workload:
     contenders: Mapping[str, str]
     reference: str
     threads: tuple[int, ...] = (1,)
-    seconds: float = 0.7
+    seconds: float = 0.6
     peers: frozenset[str] = field(default=frozenset({"NumPyro", "NumPyro, vmapped", "blackjax, vmapped"}))
 
 
@@ -95,67 +95,87 @@ _WITHOUT_FORM = {  # what a net has no such contender for
 }
 _DECODER = Net(batch=100, rows=100)
 
-WORKLOADS = {
-    name: Workload(
-        title=f"Training: {title}",
-        net=net,
-        unit="steps/s",
-        module="training",
-        contenders={k: v for k, v in _FIT.items() if k not in _WITHOUT_FORM.get(name, ())},
-        reference="Pyro's example",
-        threads=threads,
-        seconds=2.0 if name in ("paper-4096", "iwae", "conv") else 0.7,
-    )
-    for name, (title, net, threads) in _NETS.items()
-} | {
-    "importance": Workload(
-        "Importance sampling, 100 points",
-        _DECODER,
-        "thousand pairs/s",
-        "posterior",
-        {
-            "this pair, graph": "importance",
-            "this pair, compiled": "importance_compiled",
-            "this pair, compiled, bfloat16 products": "importance_bfloat16",
-            "log_evidence as called, checks and k-hat included": "importance_whole",
-            "Pyro, particle plate": "importance_pyro",
-            "hand-written chunks": "importance_by_hand",
-            "NumPyro, vmapped": "importance_numpyro",
-            "bare decoder pass": "decoder_pass",
-            "floor: products": "importance_products",
-            "floor: products by oneDNN": "importance_onednn_products",
-        },
-        "hand-written chunks",
-        seconds=4.0,
-    ),
-    "hmc": Workload(
-        "HMC over z, 100 points, 10 leapfrog steps: proposals of all chains",
-        _DECODER,
-        "proposals/s",
-        "posterior",
-        {
-            "this pair, graph": "hmc",
-            "this pair, compiled": "hmc_compiled",
-            "Pyro's HMC, a datapoint at a time": "hmc_pyro",
-            "blackjax, vmapped": "hmc_blackjax",
-            "bare decoder pass and gradient, ten times": "decoder_gradient",
-            "floor: products": "hmc_products",
-            "floor: products by oneDNN": "hmc_onednn_products",
-        },
-        "Pyro's HMC, a datapoint at a time",
-        seconds=2.0,
-    ),
-    "ais": Workload(
-        "Annealed importance sampling, 100 points: temperatures of all chains, 10 leapfrog steps each",
-        _DECODER,
-        "temperatures/s",
-        "posterior",
-        {
-            "this pair, from the prior": "ais_prior",
-            "this pair, from the guide": "ais_guide",
-            "bare decoder pass and gradient, ten times": "decoder_gradient",
-        },
-        "bare decoder pass and gradient, ten times",
-        seconds=3.0,
-    ),
-}
+WORKLOADS = (
+    {
+        name: Workload(
+            title=f"Training: {title}",
+            net=net,
+            unit="steps/s",
+            module="training",
+            contenders={k: v for k, v in _FIT.items() if k not in _WITHOUT_FORM.get(name, ())},
+            reference="Pyro's example",
+            threads=threads,
+            seconds=1.2 if name in ("paper-4096", "iwae", "conv") else 0.5,
+        )
+        for name, (title, net, threads) in _NETS.items()
+    }
+    | {
+        f"seeds-{name}": Workload(
+            f"Five seeds at once: {title}",
+            net,
+            "steps of all five/s",
+            "training",
+            {
+                "this pair, fit, compiled, one after another": "seeds_in_turn",
+                "bare PyTorch, one after another": "seeds_in_turn_by_hand",
+                "bare PyTorch, stacked (vmap)": "seeds_stacked_eager",
+                "bare PyTorch, stacked (vmap), compiled": "seeds_stacked",
+            },
+            "this pair, fit, compiled, one after another",
+        )
+        for name, (title, net, _) in _NETS.items()
+        if name in ("digits", "paper-100")
+    }
+    | {
+        "importance": Workload(
+            "Importance sampling, 100 points",
+            _DECODER,
+            "thousand pairs/s",
+            "posterior",
+            {
+                "this pair, graph": "importance",
+                "this pair, compiled": "importance_compiled",
+                "this pair, compiled, bfloat16 products": "importance_bfloat16",
+                "log_evidence as called, checks and k-hat included": "importance_whole",
+                "Pyro, particle plate": "importance_pyro",
+                "hand-written chunks": "importance_by_hand",
+                "NumPyro, vmapped": "importance_numpyro",
+                "bare decoder pass": "decoder_pass",
+                "floor: products": "importance_products",
+                "floor: products by oneDNN": "importance_onednn_products",
+            },
+            "hand-written chunks",
+            seconds=1.0,
+        ),
+        "hmc": Workload(
+            "HMC over z, 100 points, 10 leapfrog steps: proposals of all chains",
+            _DECODER,
+            "proposals/s",
+            "posterior",
+            {
+                "this pair, graph": "hmc",
+                "this pair, compiled": "hmc_compiled",
+                "Pyro's HMC, a datapoint at a time": "hmc_pyro",
+                "blackjax, vmapped": "hmc_blackjax",
+                "bare decoder pass and gradient, ten times": "decoder_gradient",
+                "floor: products": "hmc_products",
+                "floor: products by oneDNN": "hmc_onednn_products",
+            },
+            "Pyro's HMC, a datapoint at a time",
+            seconds=1.2,
+        ),
+        "ais": Workload(
+            "Annealed importance sampling, 100 points: temperatures of all chains, 10 leapfrog steps each",
+            _DECODER,
+            "temperatures/s",
+            "posterior",
+            {
+                "this pair, from the prior": "ais_prior",
+                "this pair, from the guide": "ais_guide",
+                "bare decoder pass and gradient, ten times": "decoder_gradient",
+            },
+            "bare decoder pass and gradient, ten times",
+            seconds=3.0,
+        ),
+    }
+)
