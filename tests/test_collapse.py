@@ -6,9 +6,12 @@ import pytest
 import torch
 from torch import nn
 
+from aevb import guides
 from aevb.inference import SGVB, Pair, fit
+from aevb.inference.diagnostics import latent_usage
 from aevb.inference.objectives import Batch, FreeBits, KLAnnealing
 from aevb.inference.rate import rates
+from aevb.models.networks import MLP
 
 
 class Model(nn.Module):
@@ -121,6 +124,42 @@ def test_free_bits_hold_the_rate_above_the_floor_where_the_bound_collapses():
             by_objective[type(objective).__name__] = rates(run.pair, x)[1]["z"].mean(0)
     assert by_objective["SGVB"].max() < 0.02
     assert by_objective["FreeBits"].min() > 0.45
+
+
+@pytest.mark.parametrize("two_sided", [False, True], ids=["one-sided", "two-sided"])
+def test_batch_normalised_means_hold_the_rate_above_their_bound_where_the_bound_collapses(two_sided):
+    """The stated bounds: D gamma^2 / 2 a batch, and of the two-sided variant D tau / 2 in the means alone."""
+    torch.manual_seed(1)
+    x = torch.randn(200, 3)
+    train = {"steps": 600, "batch_size": 200, "progress": False, "optimizer": _adam, "device": "cpu"}
+    by_guide = {}
+    for name in ("Normal", "BatchNormNormal"):
+        torch.manual_seed(2)
+        options = {"two_sided": two_sided, "gamma": 0.6} if name == "BatchNormNormal" else {}
+        guide = getattr(guides, name)(2, MLP(3, hidden=[8]), **options)
+        run = fit(Model(), guide, x, objective=SGVB(estimator="B"), **train)
+        run.pair.train()  # one batch is all the data: its own statistics are the bound's
+        with torch.no_grad():
+            by_guide[name] = rates(run.pair, x)[1]["z"].sum(-1).mean()
+            means = run.guide.fn.posterior(x).mean.square().sum(-1).mean() / 2
+    floor = 2 * 0.5 / 2 if two_sided else 2 * 0.6**2 / 2
+    assert by_guide["Normal"] < 0.02 < floor - 0.02
+    assert means >= floor - 1e-4
+    assert by_guide["BatchNormNormal"] >= floor - 1e-4
+
+
+def test_a_collapsed_fit_warns_and_a_sound_one_does_not():
+    torch.manual_seed(1)
+    train = {"steps": 600, "batch_size": 200, "progress": False, "optimizer": _adam, "device": "cpu"}
+    for scale, collapsed in ((1.0, True), (10.0, False)):
+        x = scale * torch.randn(200, 3)
+        torch.manual_seed(2)
+        run = fit(Model(), Guide(), x, objective=SGVB(estimator="B"), **train)
+        usage = latent_usage(run.pair, x)
+        assert usage.sites["z"].rate.shape == usage.sites["z"].share.shape == (2,)
+        assert any("has collapsed" in said for said in usage.warnings) == collapsed
+        assert usage.num_active == (0 if collapsed else 2)
+        assert (usage.rate_share < 0.02) == collapsed
 
 
 def _adam(parameters):

@@ -68,6 +68,90 @@ def test_sample_draws_in_the_support(run_folder, tmp_path):
     assert (tmp_path / "s.png").exists()
 
 
+USES = ["reconstruct", "infer", "impute", "traverse", "interpolate", "manifold", "neighbours", "probe"]
+
+
+@pytest.mark.parametrize("what", USES)
+def test_every_use_of_a_run_is_a_command(run_folder, tmp_path, what, capsys):
+    words = ["use", str(run_folder), what, "--points", "4", "--draws", "10", "--steps", "3", "--neighbours", "2"]
+    assert main([*words, "--out", str(tmp_path)]) == 0
+    names = {path.name for path in tmp_path.iterdir()}
+    picture = {"manifold": "manifold_kingma.png"}.get(what, f"{what}.png")
+    assert picture in names or what in ("infer", "probe")
+    shapes = {path.stem: {k: v.shape for k, v in np.load(path).items()} for path in tmp_path.glob("*.npz")}
+    expected = {
+        "reconstruct": {"data": (4, 64), "means": (4, 64)},
+        "infer": {"means": (4, 2), "z": (10, 4, 2)},
+        "impute": {"data": (4, 64), "hole": (4, 64), "filled": (4, 64)},
+        "traverse": {"values": (3,), "means": (2, 3, 64)},
+        "interpolate": {"means": (3, 3, 64)},
+    }
+    assert shapes == ({what: expected[what]} if what in expected else {})
+    if what == "neighbours":
+        assert pd.read_csv(tmp_path / "neighbours.csv", index_col="point").shape == (4, 2)
+    if what == "probe":
+        assert 0.1 < pd.read_csv(tmp_path / "probe.csv")["accuracy"][0] <= 1.0
+        assert "% of 200 test labels right" in capsys.readouterr().out
+
+
+def test_imputing_leaves_what_is_seen_and_every_grid_is_drawn(run_folder, tmp_path):
+    assert main(["use", str(run_folder), "impute", "--points", "4", "--hole", "random", "--out", str(tmp_path)]) == 0
+    found = np.load(tmp_path / "impute.npz")
+    seen = ~found["hole"]
+    assert 0.3 < seen.mean() < 0.7
+    assert (found["filled"][seen] == found["data"][seen]).all()
+    for grid in ("su", "linear"):
+        assert main(["use", str(run_folder), "manifold", "--grid", grid, "--out", str(tmp_path)]) == 0
+        assert (tmp_path / f"manifold_{grid}.png").exists()
+
+
+def test_uses_say_what_they_cannot_do(run_folder, capsys):
+    assert "reconstruct" in _error(capsys, "use", run_folder, "teleport")
+    assert "--points 2" in _error(capsys, "use", run_folder, "interpolate", "--points", "1")
+    assert "hole" in _error(capsys, "use", run_folder, "impute", "--hole", "round")
+    assert "kingma" in _error(capsys, "use", run_folder, "manifold", "--grid", "round")
+    assert "points 0" in _error(capsys, "use", run_folder, "probe", "--points", "0")
+
+
+ONE_FLAG = {
+    "holes": ["--guide", "masked-normal", "--missing-share", "0.3"],
+    "table": ["--guide", "mean-field"],
+    "labels": ["--model", "conditional"],
+    "prior a class": ["--prior", "class-conditional"],
+    "some labels": ["--prior", "class-conditional", "--label-share", "0.2"],
+    "layers": ["--model", "hierarchical"],
+    "clusters": ["--model", "clustering"],
+    "some clusters": ["--model", "clustering", "--label-share", "0.2"],
+}
+
+
+@pytest.mark.parametrize("name", ONE_FLAG)
+def test_labels_holes_tables_layers_and_clusters_are_a_flag_away(name, tmp_path, capsys):
+    assert main(["fit", "digits", *SMALL, "--epochs", "1", *ONE_FLAG[name], "--out", str(tmp_path)]) == 0
+    assert "bound" in capsys.readouterr().out
+    words = ["evidence", str(tmp_path), "--samples", "5", "--points", "5"]
+    if name == "table":
+        assert "training data alone" in _error(capsys, *words)
+        words += ["--split", "train"]
+    assert main(words) == 0
+    assert "log p(x)" in capsys.readouterr().out
+    assert (
+        main(["use", str(tmp_path), "infer", "--points", "3", *(["--split", "train"] if name == "table" else [])]) == 0
+    )
+
+
+def test_a_collapsed_run_is_told_so_at_the_end(tmp_path, capsys):
+    words = ["fit", "digits", *SMALL, "--likelihood", "normal", "--likelihood-args.scale", "9", "--epochs", "60"]
+    assert main(words) == 0
+    assert "warning: latent 'z' has collapsed" in capsys.readouterr().out
+
+
+def test_labels_that_are_not_there_are_missed(tmp_path, capsys):
+    np.save(tmp_path / "plain.npy", np.random.default_rng(0).random((50, 16)).astype(np.float32))
+    for words in (["--model", "conditional"], ["--prior", "class-conditional"], ["--guide", "conditional-normal"]):
+        assert "no labels" in _error(capsys, "fit", tmp_path / "plain.npy", *SMALL, *words)
+
+
 def test_report_holds_everything_in_one_page(run_folder):
     assert main(["report", str(run_folder)]) == 0
     page = (run_folder / "report.html").read_text()
@@ -138,6 +222,13 @@ def test_list_shows_a_line_each(kind, capsys):
         (["compare", "digits", "--objectives", "nope", "--out", "unused"], ["nope", "sgvb"]),
         (["fit", "digits", "--adaptive-contrast", "--quiet"], ["adaptive_contrast", "sgvb"]),
         (["fit", "digits", "--precision", "half", "--quiet"], ["half", "bfloat16"]),
+        (["fit", "digits", "--model", "nope"], ["latent-variable", "hierarchical"]),
+        (["fit", "digits", "--model", "conditional", "--guide", "flow"], ["conditional", "flow", "conditional-normal"]),
+        (["fit", "digits", "--model", "hierarchical", "--prior", "flow"], ["hierarchical", "flow"]),
+        (["fit", "digits", "--label-share", "0.5"], ["label-share", "conditional"]),
+        (["fit", "digits", "--model", "conditional", "--label-share", "2"], ["label-share", "2"]),
+        (["fit", "digits", "--guide", "normal", "--missing-share", "0.5"], ["missing-share", "masked-normal"]),
+        (["fit", "digits", "--guide", "masked-normal", "--missing-share", "1.5"], ["missing-share", "1.5"]),
         (["list", "nope"], ["priors"]),
         (["list"], ["kind"]),
         (["teleport"], ["fit"]),

@@ -243,6 +243,48 @@ def test_full_covariance_guide_is_trained_to_the_exact_posterior():
     assert kl_divergence(guide.posterior(x), model.posterior(x)).mean() < 1e-3
 
 
+def test_the_gap_of_a_diagonal_guide_is_the_closed_form_and_the_full_one_has_none():
+    """PPCA's posterior precision is L: the best diagonal normal has 1 / L_jj as variances, and loses
+    KL = 1/2 (sum_j log L_jj - log det L) nats at every x, whatever is done. Both are trained on the bound itself."""
+    model = ProbabilisticPCA(P, 2)
+    with torch.no_grad():
+        model.weight.copy_(torch.tensor([[1.0, 0.9]] * P) + 0.3 * torch.randn(P, 2))
+        model.log_scale.fill_(-0.3)
+    x = model.simulate(100)
+    precision = torch.linalg.inv(model.posterior(x[:1]).covariance_matrix[0])
+    least = float((precision.diagonal().log().sum() - torch.logdet(precision)).detach() / 2)
+    assert least > 0.3  # the posterior is correlated
+    gaps = {}
+    for family in (guides.Normal, guides.FullCovarianceNormal):
+        guide = family(2, encoder=_LinearEncoder(nn.Linear(P, P)))
+        optimizer = torch.optim.Adam(guide.parameters(), lr=0.05)
+        decay = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.996)
+        for _ in range(1000):
+            optimizer.zero_grad()
+            _gap(model, guide, x).mean().backward()
+            optimizer.step()
+            decay.step()
+        gaps[family] = float(_gap(model, guide, x).mean().detach())
+        # measured on draws: log p(x) - E_q[log p(x, z) - log q(z|x)], no closed form of the divergence in it
+        weights = Pair(model, guide).check(x).cloud(x, num_samples=10_000).log_weight.detach()
+        measured = model.log_evidence(x).detach() - weights.mean(0)
+        error = float(weights.std(0).mean()) / (100 * 10_000) ** 0.5
+        assert error < 0.005 * least
+        assert abs(float(measured.mean()) - gaps[family]) < STANDARD_ERRORS * error + 1e-9
+    assert gaps[guides.FullCovarianceNormal] < 0.01
+    assert gaps[guides.Normal] == pytest.approx(least, rel=0.02)
+    assert gaps[guides.Normal] >= least - 1e-9
+
+
+def _gap(model: ProbabilisticPCA, guide: Any, x: Tensor) -> Tensor:
+    """log p(x) - L = KL(q(z|x) || p(z|x)) of two normals, `[batch]`."""
+    q = guide.posterior(x)
+    if isinstance(guide, guides.Normal):
+        base = q.base_dist
+        q = dist.MultivariateNormal(base.loc, scale_tril=base.scale.diag_embed())
+    return kl_divergence(q, model.posterior(x))
+
+
 @pytest.mark.parametrize("name", ["full-covariance", "low-rank"])
 def test_divergence_of_correlated_normals_to_a_diagonal_one(name):
     p = GUIDES[name]().posterior(torch.randn(B, P))

@@ -86,6 +86,11 @@ PAIRS: dict[str, tuple[Callable[[], nn.Module], Callable[[], nn.Module], tuple[T
         lambda: guides.ConditionalNormal(D, encoder(P + 3), 3),
         (LABELS,),
     ),
+    "summed-labels": (
+        lambda: ConditionalModel(priors.ClassConditional(D, 3), decoder(D + 3), likelihoods.Bernoulli(), 3, "sum"),
+        lambda: guides.ConditionalNormal(D, encoder(P + 3), 3),
+        (LABELS,),
+    ),
     "class-conditional-prior": (
         lambda: ConditionalModel(priors.ClassConditional(D, 3), decoder(D + 3), likelihoods.Bernoulli(), 3),
         lambda: guides.ConditionalNormal(D, encoder(P + 3), 3),
@@ -424,6 +429,68 @@ def test_conditional_model_refuses_what_is_no_label(bad):
     model = ConditionalModel(priors.StandardNormal(D), decoder(D + 3), likelihoods.Bernoulli(), 3)
     with pytest.raises(ValueError, match="y: expected"):
         model(torch.rand(1, P), bad)
+
+
+def _linear_classes(takes_label: bool) -> ConditionalModel:
+    """x = W z + V e_y + noise, where p(x) is a mixture of three normals."""
+    prior = priors.ClassConditional(D, 3) if takes_label else priors.StandardNormal(D)
+    model = ConditionalModel(prior, nn.Linear(D + 3, P), likelihoods.Normal(scale=0.7), 3, unlabelled="sum")
+    with torch.no_grad():
+        model.decoder.weight[:, D:].mul_(6)
+        if takes_label:
+            prior.means.normal_()
+            prior.log_scales.normal_(std=0.2)
+    return model
+
+
+@pytest.mark.parametrize("takes_label", [False, True], ids=["one prior", "a prior a class"])
+def test_withheld_labels_are_summed_out_exactly(takes_label):
+    """Against the closed form by enumeration: log p(x|y) where y is known, log 1/3 sum_y p(x|y) where it is not."""
+    model = _linear_classes(takes_label)
+    y = torch.tensor([0, 1, 2, -1, -1, -1])
+    x = torch.randn(6, P)
+    weight, shift = model.decoder.weight[:, :D], model.decoder.weight[:, D:].mT + model.decoder.bias
+    mean, scale = torch.zeros(3, D), torch.ones(3, D)
+    if takes_label:
+        mean, scale = model.prior.means[:3], model.prior.log_scales[:3].exp()
+    cov = (weight * scale.square().unsqueeze(-2)) @ weight.mT + 0.49 * torch.eye(P)
+    each = torch.distributions.MultivariateNormal(mean @ weight.mT + shift, cov).log_prob(x.unsqueeze(-2)).detach()
+    expected = torch.where(y < 0, each.logsumexp(-1) - math.log(3), each.gather(-1, y.clamp(min=0)[:, None])[:, 0])
+    n = 200_000
+    z = 2.0 * torch.randn(n, 1, D)  # a wide proposal, the same for all
+    log_q = torch.distributions.Normal(0.0, 2.0).log_prob(z).sum(-1)
+    with torch.no_grad():
+        guide = guides.ConditionalNormal(D, encoder(P + 3), 3)
+        log_joint = Pair(model, guide).check((x, y)).log_joint({"z": z.expand(n, 6, D)}, (x, y))
+    weights = (log_joint - log_q - expected).exp()
+    error = weights.std(0) / n**0.5
+    assert (error < 0.03).all()
+    assert ((weights.mean(0) - 1).abs() < STANDARD_ERRORS * error).all()
+
+
+def test_the_class_of_a_datapoint_comes_back_by_bayes_rule():
+    model = _linear_classes(takes_label=False)
+    x, z = torch.randn(B, P), torch.randn(K, B, D)
+    each = []
+    for c in range(3):
+        code = torch.cat([z, torch.eye(3)[c].expand(K, B, 3)], -1)
+        each.append(model.likelihood(model.decoder(code)).log_prob(x))
+    torch.testing.assert_close(model.classify(x, z), torch.stack(each, -1).softmax(-1))
+    with pytest.raises(ValueError, match="unlabelled: expected"):
+        ConditionalModel(priors.StandardNormal(D), decoder(D + 3), likelihoods.Bernoulli(), 3, unlabelled="guess")
+
+
+def test_clusters_whose_labels_are_partly_missing():
+    model = ClusteringModel(D, decoder(), likelihoods.Bernoulli(), num_components=3)
+    y, z, x = torch.tensor([0, 2, -1]), torch.randn(K, 3, D), torch.rand(3, P)
+    pair = Pair(model, guides.ConditionalNormal(D, encoder(P + 3), 3)).check((x, y))
+    log_prior, _ = pair.log_densities({"z": z}, (x, y))
+    each = model.prior.components().log_prob(z.unsqueeze(-2))
+    torch.testing.assert_close(log_prior[:, 0], each[:, 0, 0])
+    torch.testing.assert_close(log_prior[:, 1], each[:, 1, 2])
+    torch.testing.assert_close(log_prior[:, 2], model.prior().log_prob(z[:, 2]))
+    pair.log_joint({"z": z}, (x, y)).sum().backward()
+    assert all(p.grad.isfinite().all() for p in model.parameters())
 
 
 def test_hierarchical_log_joint_is_the_product_of_its_layers():

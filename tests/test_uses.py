@@ -7,6 +7,7 @@ import torch
 from aevb.inference import ContractError, Pair
 from aevb.inference.uses import (
     decode,
+    draws,
     generate,
     impute,
     infer,
@@ -120,3 +121,46 @@ def test_decode_of_several_sites_is_refused():
     pair = Pair(model).check(torch.zeros(3))
     with pytest.raises(ContractError, match=r"\['a', 'b'\]"):
         decode(pair, torch.zeros(2, 1))
+
+
+def test_a_model_that_masks_imputes_from_what_is_seen(known):
+    """Asked once, since q(z | x_observed) is there: with the exact one, a draw is of the conditional."""
+    import pyro.distributions as dist
+
+    model, _, x = known
+    missing = torch.zeros(5, dtype=torch.bool)
+    missing[3:] = True
+    weight, mean, noise = model.weight.detach(), model.mean.detach(), model.log_scale.detach().exp()
+
+    def masked(x):
+        hole = x.isnan()
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+            p_x = dist.Normal(mean + z @ weight.T, noise).mask(~hole).to_event(1)
+            pyro.sample("x", p_x, obs=torch.where(hole, 0.0, x))
+
+    def guide(x):
+        seen = weight[~missing]
+        precision = torch.eye(2) + seen.T @ seen / noise**2
+        loc = torch.linalg.solve(precision, seen.T @ (x[:, ~missing] - mean[~missing]).T / noise**2).T
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.MultivariateNormal(loc, precision_matrix=precision))
+
+    row = x[:1].expand(4000, 5).clone()
+    row[:, missing] = torch.nan
+    filled = impute(Pair(masked, guide).check(row), row, seed=3)
+    torch.testing.assert_close(filled[:, :3], row[:, :3])
+    covariance = weight @ weight.T + noise**2 * torch.eye(5)
+    gain = covariance[3:, :3] @ torch.linalg.inv(covariance[:3, :3])
+    expected = mean[3:] + gain @ (x[0, :3] - mean[:3])
+    spread = (covariance[3:, 3:] - gain @ covariance[3:, :3].T).diagonal().sqrt()
+    assert ((filled[:, 3:].mean(0) - expected).abs() < 4 * spread / 4000**0.5).all()
+    torch.testing.assert_close(filled[:, 3:].std(0), spread, rtol=0.06, atol=0.0)
+
+
+def test_draws_are_of_the_posterior(known):
+    model, pair, x = known
+    z = draws(pair, x[:30], num_samples=500)["z"]
+    exact = model.posterior(x[:30])
+    assert z.shape == (500, 30, 2)
+    assert ((z.mean(0) - exact.mean).abs() < 5 * exact.stddev / 500**0.5).all()
