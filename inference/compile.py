@@ -211,6 +211,7 @@ def flatten_graph(graph: GraphModule, state: list[Tensor]) -> Flat:
         elif node.target in (torch.ops.aten.detach.default, torch.ops.aten.alias.default):
             node.replace_all_uses_with(node.args[0])
             graph.graph.erase_node(node)
+    graph.graph.eliminate_dead_code()  # what Pyro scores and no loss reads; draws and moves in place are kept
     redirect_products(graph)
     graph.graph.lint()
     graph.recompile()
