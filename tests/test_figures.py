@@ -97,7 +97,7 @@ def test_manifold_has_z1_to_the_right_and_z2_upward(grid, n, edge):
 
 
 def test_manifold_names_the_grids():
-    with pytest.raises(ValueError, match="kingma, su, got 'square'"):
+    with pytest.raises(ValueError, match="kingma, su, linear, got 'square'"):
         figures.manifold(lambda z: z, (1, 1, 2), grid="square")
 
 

@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor
+from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
 __all__ = ["append_labels", "class_logits"]
 
@@ -35,7 +36,8 @@ def class_logits(y: Tensor, num_classes: int, dtype: torch.dtype) -> Tensor:
 def _check(y: Tensor, num_classes: int) -> None:
     if y.is_floating_point() or y.is_complex():
         raise ValueError(f"y: expected class numbers of an integer type; got {y.dtype}. Pass y.long().")
-    if y.device.type == "cpu" and not torch.compiler.is_compiling():
+    captured = torch.compiler.is_compiling() or get_proxy_mode() is not None
+    if y.device.type == "cpu" and not captured:
         _check_range(y, num_classes)
 
 
