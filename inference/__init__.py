@@ -11,6 +11,7 @@ from .doctor import Finding, doctor
 from .early_stopping import EarlyStopping
 from .elbo_surgery import Surgery, elbo_surgery
 from .evidence import log_evidence
+from .gaps import Gaps, gaps
 from .microscope import gradient_microscope
 from .model_comparison import compare
 from .objectives import (
@@ -56,6 +57,8 @@ __all__ = [
     "elbo_surgery",
     "gradient_microscope",
     "compare",
+    "Gaps",
+    "gaps",
     "MAP",
     "MCEM",
     "SGVB",

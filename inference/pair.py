@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -28,6 +29,7 @@ __all__ = ["Cloud", "ContractError", "Data", "LatentSite", "Pair", "Program"]
 
 Data = tuple[Tensor, ...]
 Sites = dict[str, Any]
+Change = Callable[[str, Distribution], Distribution]
 _SAMPLE_PLATE = "_aevb_samples"
 
 
@@ -91,6 +93,18 @@ class _Dreaming(Messenger):
     def _pyro_sample(self, msg: Any) -> None:
         if msg["is_observed"] and not msg["infer"].get("_deterministic"):
             msg["is_observed"], msg["done"], msg["value"] = False, False, None
+
+
+class _Changing(Messenger):
+    """Puts another distribution in the place of each latent's."""
+
+    def __init__(self, names: frozenset[str], change: Change) -> None:
+        super().__init__()
+        self.names, self.change = names, change
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if msg["name"] in self.names:
+            msg["fn"] = self.change(msg["name"], msg["fn"])
 
 
 class Program(nn.Module):
@@ -222,6 +236,18 @@ def _module_value(program: nn.Module, key: str, value: Tensor) -> tuple[str, Ten
         with pyro.get_param_store().scope():
             return name.removesuffix("_unconstrained"), getattr(program.get_submodule(owner), leaf)
     return name, value
+
+
+class _Changed(Program):
+    """A program whose latents' distributions are changed on the way; its parameters are that program's own."""
+
+    def __init__(self, inner: Program, names: frozenset[str], change: Change) -> None:
+        super().__init__(inner)
+        self._names, self._change = names, change
+
+    def forward(self, *data: Tensor) -> Any:
+        with _Changing(self._names, self._change):
+            return self.fn(*data)
 
 
 class Pair(nn.Module):
@@ -413,6 +439,16 @@ class Pair(nn.Module):
             for program in (self.model, self.guide):
                 if program is not None and program.training:  # not when one evaluation lies inside another
                     program.wake()
+
+    def with_guide_changed(self, change: Change) -> Pair:
+        """The same checked pair, but each latent of the guide is drawn from ``change(site, its distribution)``.
+
+        The distribution that is handed over has batch shape ``[num_samples, batch]``; model and parameters are shared.
+        """
+        names = frozenset(site.name for site in self.latents)
+        changed = copy(self)
+        changed._modules = {**self._modules, "guide": _Changed(self._guide(), names, change)}
+        return changed
 
     # ------------------------------------------------------------------ the contract
 
