@@ -96,6 +96,7 @@ OBJECTIVES = {
 EVIDENCE = {
     "elbo": "aevb.inference.evidence:ELBO",
     "importance": "aevb.inference.evidence:ImportanceSampling",
+    "psis": "aevb.inference.evidence:ParetoSmoothedImportanceSampling",
     "ais": "aevb.inference.evidence:AnnealedImportanceSampling",
     "bdmc": "aevb.inference.evidence:BidirectionalMonteCarlo",
     "density-fit": "aevb.inference.evidence:DensityFit",

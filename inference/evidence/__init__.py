@@ -7,6 +7,7 @@ from .evidence import Direction, Estimator, Evidence
 from .exact import Exact
 from .importance_sampling import ImportanceSampling
 from .log_evidence import log_evidence
+from .pareto_smoothed import ParetoSmoothedImportanceSampling
 from .quadrature import Quadrature
 from .sandwich import BidirectionalMonteCarlo, Sandwich, sandwich
 
@@ -20,6 +21,7 @@ __all__ = [
     "Evidence",
     "Exact",
     "ImportanceSampling",
+    "ParetoSmoothedImportanceSampling",
     "Quadrature",
     "Sandwich",
     "log_evidence",

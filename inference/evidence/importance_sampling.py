@@ -10,8 +10,8 @@ be trusted at all.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -23,14 +23,14 @@ from ..pair import Data, Pair
 from ..precision import check_precision, products_in
 from .evidence import Evidence
 
-__all__ = ["ImportanceSampling"]
+__all__ = ["FEWEST_FOR_KHAT", "ImportanceSampling", "joined"]
 
 Weigh = Callable[[Data, int], Tensor]
 
 _WEIGHTS = 2_000_000  # log-weights held at once: with more samples a datapoint, fewer datapoints
 _DRAWS_AT_ONCE = 100  # of a datapoint: its encoding, made anew each time, then costs next to nothing
 _WORTH_CAPTURING = 100  # evaluations: a graph costs about as much as some tens of them
-_FEWEST_FOR_KHAT = 25  # below, no five weights make a tail to fit a Pareto to
+FEWEST_FOR_KHAT = 25  # below, no five weights make a tail to fit a Pareto to
 
 
 @dataclass(frozen=True)
@@ -65,22 +65,25 @@ class ImportanceSampling:
 
     def __call__(self, pair: Pair, data: Dataset) -> Evidence:
         """Estimate log p(x) of every datapoint."""
+        return joined([self.averaged(log_weights) for log_weights in self.log_weights(pair, data)])
+
+    def log_weights(self, pair: Pair, data: Dataset) -> Iterator[Tensor]:
+        """The log-weights of a few datapoints after the other, ``[K, batch]`` in float64 on the CPU."""
         points = max(1, min(self.rows // _DRAWS_AT_ONCE, _WEIGHTS // self.num_samples))
         weigh = _Weigher(pair, self.precision, len(data) * self.num_samples / self.rows, self.rows)
-        log_px, ess, khat = [], [], []
         for part in chunks(data, points):
-            log_weights = self._log_weights(weigh, part)
-            log_px.append(log_weights.logsumexp(0) - math.log(self.num_samples))
-            ess.append((2 * log_weights.logsumexp(0) - (2 * log_weights).logsumexp(0)).exp())
-            if self.num_samples >= _FEWEST_FOR_KHAT:
-                khat.append(pareto_khat(log_weights.T))
+            yield self._log_weights(weigh, part)
+
+    def averaged(self, log_weights: Tensor) -> Evidence:
+        """The evidence of a few datapoints by their log-weights ``[K, batch]``."""
+        total = log_weights.logsumexp(0)
         return Evidence(
             method="importance",
             direction="lower bound",
-            log_px=torch.cat(log_px),
+            log_px=total - math.log(self.num_samples),
             num_samples=self.num_samples,
-            ess=torch.cat(ess),
-            khat=torch.cat(khat) if khat else None,
+            ess=(2 * total - (2 * log_weights).logsumexp(0)).exp(),
+            khat=pareto_khat(log_weights.T) if self.num_samples >= FEWEST_FOR_KHAT else None,
         )
 
     def _log_weights(self, weigh: Weigh, part: Data) -> Tensor:
@@ -92,6 +95,17 @@ class ImportanceSampling:
             count = min(at_once, self.num_samples - first)
             log_weights[first : first + count] = weigh(part, count)
         return log_weights
+
+
+def joined(parts: Sequence[Evidence]) -> Evidence:
+    """The evidence of all datapoints from that of a few after the other."""
+    log_px = torch.cat([part.log_px for part in parts])
+    return replace(parts[0], log_px=log_px, ess=_cat([p.ess for p in parts]), khat=_cat([p.khat for p in parts]))
+
+
+def _cat(values: Sequence[Tensor | None]) -> Tensor | None:
+    known = [value for value in values if value is not None]
+    return torch.cat(known) if known else None
 
 
 class _Weigher:
