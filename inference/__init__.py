@@ -32,6 +32,7 @@ from .objectives import (
     WakeSleep,
 )
 from .pair import Cloud, ContractError, Pair
+from .refine import Refined, refine
 from .run import Run, load
 from .sample_divergence import sample_divergence
 from .trainer import Fit, fit
@@ -59,6 +60,8 @@ __all__ = [
     "compare",
     "Gaps",
     "gaps",
+    "Refined",
+    "refine",
     "MAP",
     "MCEM",
     "SGVB",

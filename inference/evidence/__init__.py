@@ -3,7 +3,7 @@
 from .annealed import AnnealedImportanceSampling
 from .density_fit import DensityFit
 from .elbo import ELBO
-from .evidence import Direction, Estimator, Evidence
+from .evidence import Direction, Estimator, Evidence, khat_threshold
 from .exact import Exact
 from .importance_sampling import ImportanceSampling
 from .log_evidence import log_evidence
@@ -24,6 +24,7 @@ __all__ = [
     "ParetoSmoothedImportanceSampling",
     "Quadrature",
     "Sandwich",
+    "khat_threshold",
     "log_evidence",
     "sandwich",
 ]

@@ -12,9 +12,22 @@ from torch import Tensor
 from ..data import Dataset
 from ..pair import Pair
 
-__all__ = ["Direction", "Estimator", "Evidence"]
+__all__ = ["Direction", "Estimator", "Evidence", "khat_threshold"]
 
 Direction = Literal["lower bound", "upper bound", "estimate", "exact"]
+
+
+def khat_threshold(num_samples: int) -> float:
+    """The k-hat above which an average of so many weights is not to be trusted, min(1 - 1 / log10 S, 0.7).
+
+    Example:
+        >>> khat_threshold(100), khat_threshold(5000)
+        (0.5, 0.7)
+
+    References:
+        Pareto Smoothed Importance Sampling (Vehtari et al., 2024), sec. 3.2.4, https://arxiv.org/abs/1507.02646
+    """
+    return min(1.0 - 1.0 / math.log10(num_samples), 0.7) if num_samples > 1 else math.nan
 
 
 @dataclass(frozen=True)
@@ -75,6 +88,15 @@ class Evidence:
     def khat_share(self) -> float | None:
         """The share of datapoints whose k-hat is above 0.7."""
         return None if self.khat is None else float((self.khat > 0.7).double().mean())
+
+    @property
+    def doubtful(self) -> Tensor:
+        """The rows whose k-hat is above the threshold for so many samples (or no number), the worst first."""
+        if self.khat is None:
+            return torch.zeros(0, dtype=torch.long)
+        worst = torch.where(self.khat.isnan(), torch.inf, self.khat)
+        order = worst.argsort(descending=True)
+        return order[worst[order] > khat_threshold(self.num_samples)]
 
     def record(self, split: str) -> dict[str, Any]:
         """The row of ``evidence.json`` for a split of the data."""
