@@ -1,0 +1,23 @@
+"""Figures: pure functions from arrays to a matplotlib Figure, with no window and no global state."""
+
+from .canvas import AXIS_TITLES, CLASSES, PALETTE, save
+from .forest import evidence_forest
+from .learning import curves
+from .pictures import image_grid, manifold, reconstructions
+from .scatter import latent_scatter
+from .weights import khat_histogram, weight_concentration
+
+__all__ = [
+    "AXIS_TITLES",
+    "CLASSES",
+    "PALETTE",
+    "curves",
+    "evidence_forest",
+    "image_grid",
+    "khat_histogram",
+    "latent_scatter",
+    "manifold",
+    "reconstructions",
+    "save",
+    "weight_concentration",
+]
