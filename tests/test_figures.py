@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from aevb import figures
+from aevb.inference import Calibration
 
 
 def history(start: float = -150.0, **columns) -> pd.DataFrame:
@@ -138,6 +139,49 @@ def test_weight_concentration_of_equal_and_of_single_weights():
     np.testing.assert_allclose(figures.weight_concentration(single).axes[0].get_lines()[0].get_ydata()[0], 1.0)
     with pytest.raises(ValueError, match=r"\[K, N\], got \[10\]"):
         figures.weight_concentration(torch.zeros(10))
+
+
+def ranks(*concentrations: float, simulations: int = 500) -> Calibration:
+    """Ranks of a symmetric beta law a dimension: below one at the ends (too narrow), above one in the middle."""
+    generator = np.random.default_rng(0)
+    fractions = np.stack([generator.beta(c, c, simulations) for c in concentrations], axis=1)
+    return Calibration({"z": torch.as_tensor(np.minimum(fractions * 100, 99)).long()}, 99)
+
+
+def test_rank_histograms_show_the_worst_dimensions_first_and_colour_what_leaves_the_band():
+    figure = figures.rank_histograms(ranks(1.0, 0.4, 1.0, 2.5, 1.0), worst=3, bins=10)
+    assert [axes.get_title(loc="left") for axes in figure.axes][:2] == ["z[1]", "z[3]"] and len(figure.axes) == 3
+    counts, colours = zip(
+        *((bar.get_height(), bar.get_facecolor()) for bar in figure.axes[0].patches if bar.get_width() < 0.5),
+        strict=True,
+    )
+    assert sum(counts) == 500 and len(counts) == 10
+    low, high = ranks(1.0).histogram("z", 10)[2:]
+    assert {colour for count, colour in zip(counts, colours, strict=True) if low <= count <= high} == {colours[0]}
+    assert len(set(colours)) == 2
+    assert "the 3 worst of 5 dimensions" in figure.get_supxlabel()
+
+
+def test_rank_ecdf_names_the_dimensions_that_the_verdict_names():
+    good, bad = ranks(1.0, 1.0), ranks(1.0, 0.5, 1.0, 3.0)
+    figure = figures.rank_ecdf({"guide": bad, "HMC": good})
+    assert [axes.get_title(loc="left") for axes in figure.axes] == [
+        "guide: 2 of 4 outside the band",
+        "HMC: 0 of 2 outside the band",
+    ]
+    named = {line.get_label() for line in figure.axes[0].get_lines()} & {f"z[{j}]" for j in range(4)}
+    assert named == {f"z[{j}]" for j in torch.nonzero(bad.miscalibrated("z")).flatten().tolist()} == {"z[1]", "z[3]"}
+    assert figure.axes[0].get_ylim() == figure.axes[1].get_ylim()
+
+
+def test_rank_figures_ask_which_latent():
+    two = Calibration({"z": torch.zeros(20, 1).long(), "y": torch.zeros(20, 1).long()}, 99)
+    with pytest.raises(ValueError, match=r"one of the latents \['z', 'y'\], got None; name it: site='z'"):
+        figures.rank_ecdf(two)
+    with pytest.raises(ValueError, match="got 'w'"):
+        figures.rank_histograms(two, "w")
+    with pytest.raises(ValueError, match="at least one calibration"):
+        figures.rank_ecdf({})
 
 
 def test_save_makes_the_folder_and_no_pyplot(tmp_path):

@@ -1,5 +1,6 @@
 """Figures: pure functions from arrays to a matplotlib Figure, with no window and no global state."""
 
+from .calibration import rank_ecdf, rank_histograms
 from .canvas import AXIS_TITLES, CLASSES, PALETTE, save
 from .forest import evidence_forest
 from .learning import curves
@@ -17,6 +18,8 @@ __all__ = [
     "khat_histogram",
     "latent_scatter",
     "manifold",
+    "rank_ecdf",
+    "rank_histograms",
     "reconstructions",
     "save",
     "weight_concentration",

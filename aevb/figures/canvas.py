@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["AXIS_TITLES", "CLASSES", "PALETTE", "Array", "array", "blank", "save"]
+__all__ = ["AXIS_TITLES", "CLASSES", "PALETTE", "Array", "array", "blank", "panels", "save"]
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F", "#000000")
 CLASSES = (
@@ -44,14 +44,21 @@ def save(figure: "Figure", path: str | Path, dpi: int = 150) -> Path:
 
 def blank(width: float, height: float) -> "tuple[Figure, Axes]":
     """Make a figure of that many inches with one empty pair of axes."""
+    figure, axes = panels(1, 1, width, height)
+    return figure, axes[0]
+
+
+def panels(rows: int, cols: int, width: float, height: float) -> "tuple[Figure, list[Axes]]":
+    """Make a figure of that many inches with ``rows * cols`` empty pairs of axes, row by row."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
-    axes = figure.add_subplot()
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(color="0.92", linewidth=0.8)
-    axes.set_axisbelow(True)
-    return figure, axes
+    every = [figure.add_subplot(rows, cols, k + 1) for k in range(rows * cols)]
+    for axes in every:
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(color="0.92", linewidth=0.8)
+        axes.set_axisbelow(True)
+    return figure, every
 
 
 def array(x: Tensor | ArrayLike) -> Array:
