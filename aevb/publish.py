@@ -16,6 +16,7 @@ __all__ = ["publish", "publish_evidence"]
 
 _SHOWN = 100  # datapoints and samples that are drawn
 _DRAWS = 200  # posterior draws a datapoint in posterior.nc
+_REPLICATIONS = 10  # of them followed by a draw of the data, which are larger
 
 
 def publish(run: Run, data: Dataset, folder: Path) -> None:
@@ -36,7 +37,7 @@ def publish(run: Run, data: Dataset, folder: Path) -> None:
         figures.save(figure, folder / "figures" / f"{name}.png")
     if run.guide is not None:
         test = rows(data.test, _SHOWN)
-        run.to_arviz(test, num_samples=_DRAWS).to_netcdf(str(folder / "posterior.nc"))
+        run.to_arviz(test, num_samples=_DRAWS, num_predictive=_REPLICATIONS).to_netcdf(str(folder / "posterior.nc"))
     write_report(folder)
 
 

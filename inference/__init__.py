@@ -4,6 +4,7 @@ This room knows Pyro programs, not this library's own blocks: it imports neither
 """
 
 from .arviz_export import guide_draws, hmc_draws
+from .arviz_plots import plot_khat, plot_ppc
 from .calibration import Calibration, HMCSampler, simulation_based_calibration
 from .diagnosis import NonFiniteError
 from .diagnostics import Usage, latent_usage
@@ -12,6 +13,7 @@ from .early_stopping import EarlyStopping
 from .elbo_surgery import Surgery, elbo_surgery
 from .evidence import log_evidence
 from .gaps import Gaps, gaps
+from .leave_one_out import loo
 from .microscope import gradient_microscope
 from .model_comparison import compare
 from .objectives import (
@@ -80,5 +82,8 @@ __all__ = [
     "hmc_draws",
     "load",
     "log_evidence",
+    "loo",
+    "plot_khat",
+    "plot_ppc",
     "sample_divergence",
 ]

@@ -19,25 +19,29 @@ from .random_state import RandomState
 __all__ = ["guide_draws", "hmc_draws"]
 
 
-def guide_draws(pair: Pair, data: Any, *, num_samples: int = 500, seed: int = 0) -> Any:
+def guide_draws(pair: Pair, data: Any, *, num_samples: int = 500, num_predictive: int = 100, seed: int = 0) -> Any:
     """Draws of the guide with their log-densities.
 
     Args:
         pair: A checked pair with a guide.
         data: The datapoints; keep them few, every draw of every one is kept.
         num_samples: Draws a datapoint.
+        num_predictive: Draws of a chain that are followed by one of the data, x_rep ~ p(x|z), and by as many from the
+            prior; at most ``num_samples``.
         seed: Of the draws.
 
     Returns:
         Groups ``posterior`` (latents, dims chain, draw, datum, then one a latent dimension), ``log_likelihood``,
-        ``sample_stats`` (``lp`` and, of a guide with a density, ``log_q``, ``log_weight``) and ``observed_data``.
+        ``sample_stats`` (``lp`` and, of a guide with a density, ``log_q``, ``log_weight``), ``posterior_predictive``,
+        ``prior_predictive`` and ``observed_data``.
     """
     rows = _rows(pair, data)
     with RandomState(seed, rows[0].device), pair.evaluation():
         z, log_lik, stats = _drawn(pair, rows, num_samples)
+        predictive = _predictive(pair, rows, {name: value.unsqueeze(0) for name, value in z.items()}, num_predictive)
     z = {name: value.unsqueeze(0) for name, value in z.items()}
     stats = {name: value.unsqueeze(0) for name, value in stats.items()}
-    return _export(pair, rows, z, log_lik.unsqueeze(0), stats, method="guide")
+    return _export(pair, rows, z, log_lik.unsqueeze(0), stats, predictive, method="guide")
 
 
 def hmc_draws(
@@ -46,6 +50,7 @@ def hmc_draws(
     *,
     num_chains: int = 4,
     num_samples: int = 500,
+    num_predictive: int = 100,
     warmup: int = 500,
     num_leapfrog: int = 10,
     target_accept: float = 0.8,
@@ -60,6 +65,7 @@ def hmc_draws(
         data: The datapoints.
         num_chains: Chains a datapoint.
         num_samples: Draws kept a chain.
+        num_predictive: Draws of a chain that are followed by one of the data, as in :func:`guide_draws`.
         warmup: Transitions thrown away while the step size of each chain is tuned.
         num_leapfrog: Leapfrog steps a transition.
         target_accept: The acceptance probability that is tuned for.
@@ -82,13 +88,14 @@ def hmc_draws(
         draws = chains.u.transpose(0, 1).flatten(0, 1)  # [chain * draw, batch, D]
         z, _ = unflatten(pair, draws)
         log_prior, log_lik = pair.log_densities(z, rows)
-    shape = (num_chains, num_samples)
-    latents = {name: value.unflatten(0, shape) for name, value in z.items()}
+        shape = (num_chains, num_samples)
+        latents = {name: value.unflatten(0, shape) for name, value in z.items()}
+        predictive = _predictive(pair, rows, latents, num_predictive)
     stats = {
         "lp": (log_prior + log_lik).unflatten(0, shape),
         "acceptance_rate": chains.accept_prob.transpose(0, 1),
     }
-    return _export(pair, rows, latents, log_lik.unflatten(0, shape), stats, method="hmc")
+    return _export(pair, rows, latents, log_lik.unflatten(0, shape), stats, predictive, method="hmc")
 
 
 def _drawn(pair: Pair, rows: Data, num_samples: int) -> tuple[dict[str, Tensor], Tensor, dict[str, Tensor]]:
@@ -100,6 +107,24 @@ def _drawn(pair: Pair, rows: Data, num_samples: int) -> tuple[dict[str, Tensor],
     return cloud.z, cloud.log_lik, {"lp": cloud.log_joint, "log_q": cloud.log_q, "log_weight": cloud.log_weight}
 
 
+def _predictive(pair: Pair, rows: Data, z: dict[str, Tensor], num_draws: int) -> dict[str, dict[str, Tensor]]:
+    """Data drawn after the first draws of each chain, and as many from the prior: group to site to values."""
+    some = {name: value[:, :num_draws] for name, value in z.items()}
+    shape = next(iter(some.values())).shape[:2]
+    if not shape.numel():
+        return {}
+    told = pair.likelihoods({name: value.flatten(0, 1) for name, value in some.items()}, rows)
+    drawn = {
+        "posterior_predictive": {name: fn.sample() for name, fn in told.items()},
+        "prior_predictive": pair.dream(rows, shape.numel())[1],
+    }
+    # Plates of an observed site lie left of the batch, where its data have dimensions right of it.
+    return {
+        group: {name: value.movedim(pair.max_plate_nesting, 1).unflatten(0, shape) for name, value in values.items()}
+        for group, values in drawn.items()
+    }
+
+
 def _rows(pair: Pair, data: Any) -> Data:
     device = pair.example[0].device
     rows = as_dataset(data, device)
@@ -107,10 +132,17 @@ def _rows(pair: Pair, data: Any) -> Data:
 
 
 def _export(
-    pair: Pair, rows: Data, z: dict[str, Tensor], log_lik: Tensor, stats: dict[str, Tensor], method: str
+    pair: Pair,
+    rows: Data,
+    z: dict[str, Tensor],
+    log_lik: Tensor,
+    stats: dict[str, Tensor],
+    predictive: dict[str, dict[str, Tensor]],
+    method: str,
 ) -> Any:
     observed = {name: rows[at] for name, at in pair.observed.items() if at is not None}
-    values = {name: value[0, 0] for name, value in z.items()} | observed
+    unseen = {name: value[0, 0] for values in predictive.values() for name, value in values.items()}
+    values = {name: value[0, 0] for name, value in z.items()} | unseen | observed
     dims = {name: ["datum", *_event_dims(name, value)] for name, value in values.items()}
     coords: dict[str, Any] = {"datum": np.arange(len(rows[0]))}
     for name, value in values.items():
@@ -125,6 +157,10 @@ def _export(
             "posterior": {name: _array(value) for name, value in z.items()},
             "log_likelihood": log_likelihood,
             "sample_stats": {name: _array(value) for name, value in stats.items()},
+            **{
+                group: {name: _array(_like(value, observed.get(name))) for name, value in drawn.items()}
+                for group, drawn in predictive.items()
+            },
             "observed_data": {name: _array(value) for name, value in observed.items()},
         },
         dims=dims,
@@ -135,6 +171,11 @@ def _export(
 
 def _event_dims(name: str, value: Tensor) -> list[str]:
     return [f"{name}_dim_{axis}" for axis in range(value.dim() - 1)]
+
+
+def _like(value: Tensor, observed: Tensor | None) -> Tensor:
+    """Draws ``[chain, draw, datum, ...]`` shaped as the data they stand for, whose numbers may lie in one row."""
+    return value if observed is None else value.reshape(*value.shape[:2], *observed.shape)
 
 
 def _array(value: Tensor) -> np.ndarray:

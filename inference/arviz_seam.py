@@ -9,13 +9,29 @@ import inspect
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["convergence", "inference_data", "is_new", "open_inference_data", "pareto_khat", "smoothed_weights"]
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = [
+    "convergence",
+    "draw_khat",
+    "draw_predictive",
+    "inference_data",
+    "is_new",
+    "leave_one_out",
+    "open_inference_data",
+    "pareto_khat",
+    "smoothed_weights",
+]
+
+_WIDE = (7.0, 3.6)
 
 
 def arviz() -> Any:
@@ -115,3 +131,89 @@ def inference_data(
 def open_inference_data(path: str | Path) -> Any:
     """Read what ``to_netcdf`` wrote."""
     return arviz().from_netcdf(str(path))
+
+
+def leave_one_out(log_lik: Tensor) -> Any:
+    """ArviZ's ``ELPDData`` of PSIS leave-one-out, pointwise.
+
+    Args:
+        log_lik: log p(x_n | theta_s) under independent draws theta_s of a posterior, ``[S, N]``.
+    """
+    values = log_lik.detach().double().cpu().numpy()[None]
+    groups = {
+        "log_likelihood": {"x": values},
+        "posterior": {"draw_number": np.arange(values.shape[1], dtype=float)[None]},
+    }
+    data = inference_data(groups, dims={"x": ["datum"]}, coords={"datum": np.arange(values.shape[2])}, attrs={})
+    return arviz().loo(data, pointwise=True, reff=1.0)
+
+
+def draw_khat(khat: Tensor, threshold: float) -> Figure:
+    """``az.plot_khat`` of a k-hat a datapoint, with lines at 0, the threshold and 1 and the shares between them.
+
+    Args:
+        khat: ``[N]``; what is not finite is drawn at the edge.
+        threshold: Above which an average of weights is not to be trusted.
+    """
+    import xarray as xr
+
+    finite = khat[khat.isfinite()]
+    low, high = (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 1.0)
+    values = khat.detach().double().cpu().nan_to_num(nan=max(high, 1.1), posinf=max(high, 1.1), neginf=min(low, 0.0))
+    lines = [0.0, threshold, 1.0]
+    found = xr.DataArray(values.numpy(), dims=["datum"], coords={"datum": np.arange(len(values))}, name="pareto_k")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        if is_new():
+            known: Any = SimpleNamespace(pareto_k=found, good_k=threshold)
+            options: dict[str, Any] = {"hline_values": lines, "visuals": {"hlines": True, "bin_text": True}}
+        else:
+            from arviz.stats.stats_utils import ELPDData
+
+            known = ELPDData([found, threshold], index=["pareto_k", "good_k"])
+            options = {"hlines_kwargs": {"hlines": lines}, "show_hlines": True, "show_bins": True}
+        plot = arviz().plot_khat(known, **options, **_canvas())
+    return _figure(plot)
+
+
+def draw_predictive(data: Any, group: str, kind: str, num_draws: int) -> Figure:
+    """``az.plot_ppc`` (0.x) or ``az.plot_ppc_dist`` (1.x): replicated data sets over the observed one.
+
+    Args:
+        data: What :func:`inference_data` returned, with ``observed_data`` and the group.
+        group: ``"posterior"`` or ``"prior"``.
+        kind: ``"ecdf"`` or ``"kde"``.
+        num_draws: Replicated data sets that are drawn.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the two packages: renamed keywords, layouts
+        if is_new():
+            # Of the prior ArviZ leaves the observed data out, though a check against them is what is asked for.
+            named = data if group == "posterior" else _as_posterior(data)
+            plot = arviz().plot_ppc_dist(named, kind=kind, num_samples=num_draws, **_canvas())
+        else:
+            kind = {"ecdf": "cumulative"}.get(kind, kind)
+            options = {"num_pp_samples": num_draws, "random_seed": 0, "observed": True}
+            plot = arviz().plot_ppc(data, group=group, kind=kind, **options, **_canvas())
+    return _figure(plot)
+
+
+def _as_posterior(data: Any) -> Any:
+    groups = {"posterior_predictive": data["prior_predictive"], "observed_data": data["observed_data"]}
+    return type(data).from_dict({name: group.to_dataset() for name, group in groups.items()})
+
+
+def _canvas() -> dict[str, Any]:
+    if is_new():
+        return {"backend": "matplotlib", "figure_kwargs": {"figsize": _WIDE}}
+    return {"backend": "matplotlib", "figsize": _WIDE}
+
+
+def _figure(plot: Any) -> Figure:
+    """The matplotlib figure of what a plot returned, taken out of pyplot's hands, so that it is shown once."""
+    from matplotlib import pyplot
+
+    figure: Figure = plot.viz["figure"].item() if is_new() else np.ravel(plot)[0].figure
+    pyplot.close(figure)
+    figure.set_layout_engine("constrained")
+    return figure

@@ -59,11 +59,11 @@ class Run:
         guide = {} if self.pair.guide is None else self.pair.guide.values()
         return self.pair.model.values() | guide
 
-    def to_arviz(self, data: Any, num_samples: int = 500, seed: int = 0) -> Any:
+    def to_arviz(self, data: Any, num_samples: int = 500, num_predictive: int = 100, seed: int = 0) -> Any:
         """Posterior draws from the guide as ArviZ data; see :func:`~aevb.inference.arviz_export.guide_draws`."""
         from .arviz_export import guide_draws
 
-        return guide_draws(self.pair, data, num_samples=num_samples, seed=seed)
+        return guide_draws(self.pair, data, num_samples=num_samples, num_predictive=num_predictive, seed=seed)
 
     def save(self, folder: str | Path, extra: Mapping[str, Any] | None = None) -> Path:
         """Write ``config.json``, ``history.csv`` and ``model.safetensors`` into a folder.

@@ -9,8 +9,9 @@ import pyro  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
 
-from aevb.inference import Pair, Run, arviz_export, hmc_draws  # noqa: E402
+from aevb.inference import Pair, Run, arviz_export, hmc_draws, loo, plot_khat, plot_ppc  # noqa: E402
 from aevb.inference.arviz_seam import arviz, convergence, open_inference_data, pareto_khat, smoothed_weights  # noqa: E402
+from aevb.inference.evidence import Evidence  # noqa: E402
 from aevb.inference.hmc import Chains  # noqa: E402
 from aevb.models import ProbabilisticPCA  # noqa: E402
 
@@ -114,3 +115,127 @@ def test_convergence_tells_chains_that_agree_from_chains_that_do_not():
     rhat, ess = convergence(draws)
     assert rhat[0] < 1.01 < 1.5 < rhat[1]
     assert ess[0] > 1500 > 50 > ess[1]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_replications_follow_the_draws_and_the_prior(known):
+    model, pair, _ = known
+    torch.manual_seed(1)
+    x = model.simulate(400).detach()
+    data = Run(pair, None).to_arviz(x, num_samples=60, num_predictive=50)
+    assert data["posterior_predictive"]["x"].shape == data["prior_predictive"]["x"].shape == (1, 50, 400, 5)
+    z = torch.as_tensor(data["posterior"]["z"].values)[0, :50]
+    expected = z @ model.weight.detach().mT + model.mean.detach()
+    residual = torch.as_tensor(data["posterior_predictive"]["x"].values)[0] - expected  # the very draws z, plus noise
+    assert float(residual.std()) == pytest.approx(float(model.log_scale.exp()), rel=0.01)
+    again = torch.as_tensor(data["prior_predictive"]["x"].values).flatten(0, 2).double()
+    covariance = (model.weight @ model.weight.mT + model.log_scale.exp() ** 2 * torch.eye(5)).detach().double()
+    torch.testing.assert_close(torch.cov(again.mT), covariance, rtol=0.1, atol=0.1)
+    assert "posterior_predictive" not in Run(pair, None).to_arviz(x[:2], num_samples=3, num_predictive=0)
+    chains = hmc_draws(pair, x[:2], num_chains=2, num_samples=6, warmup=2, num_predictive=4)
+    assert chains["posterior_predictive"]["x"].shape == (2, 4, 2, 5)
+
+
+def test_replications_under_a_plate_lie_as_their_data_do():
+    def model(x, y):
+        with pyro.plate("data", len(x), dim=-1):
+            z = pyro.sample("z", pyro.distributions.Normal(0.0, 1.0))
+            with pyro.plate("features", 4, dim=-2):
+                pyro.sample("x", pyro.distributions.Normal(100.0 * x.T, 1.0), obs=x.T)
+            pyro.sample("y", pyro.distributions.Poisson(z.exp()), obs=y)
+
+    def guide(x, y):
+        with pyro.plate("data", len(x), dim=-1):
+            pyro.sample("z", pyro.distributions.Normal(0.0, 1.0))
+
+    x, y = torch.randn(6, 4), torch.ones(6)
+    data = Run(Pair(model, guide).check((x, y)), None).to_arviz((x, y), num_samples=20, num_predictive=5)
+    for group in ("posterior_predictive", "prior_predictive"):
+        assert data[group]["y"].shape == (1, 5, 6)
+        np.testing.assert_allclose(data[group]["x"].values, np.tile(100 * x.numpy(), (1, 5, 1, 1)), atol=6.0)
+
+
+def shown(figure, tmp_path):
+    figure.savefig(tmp_path / "figure.png")
+    return [line for axes in figure.axes for line in axes.get_lines() if len(line.get_xdata()) > 1]
+
+
+def held(line):
+    """The values that an ECDF's line goes through."""
+    return np.unique(np.asarray(line.get_xdata(), dtype=float))
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("group", ["posterior", "prior"])
+def test_predictive_checks_draw_the_data_over_replications(known, tmp_path, group):
+    _, pair, x = known
+    data = Run(pair, None).to_arviz(x, num_samples=30, num_predictive=20)
+    lines = shown(plot_ppc(data, group=group, num_draws=10), tmp_path)
+    assert 11 <= len(lines) <= 12  # ten replications, the data, and in the older major their mean
+    assert any(np.allclose(held(line)[[0, -1]], [x.min(), x.max()], atol=1e-5) for line in lines)
+    summed = shown(plot_ppc(data, group=group, statistic=lambda values: values.sum(-1)), tmp_path)
+    sums = x.sum(-1)
+    assert any(np.allclose(held(line)[[0, -1]], [sums.min(), sums.max()], atol=1e-5) for line in summed)
+
+
+def test_predictive_checks_need_replications_and_a_site(known):
+    _, pair, x = known
+    with pytest.raises(ValueError, match="no posterior_predictive group"):
+        plot_ppc(Run(pair, None).to_arviz(x, num_samples=3, num_predictive=0))
+    with pytest.raises(ValueError, match=r"one of the observed sites \['x'\], got 'y'"):
+        plot_ppc(Run(pair, None).to_arviz(x, num_samples=3), var_name="y")
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_khat_plot_has_a_point_a_datapoint_and_the_threshold(tmp_path):
+    khat = torch.tensor([0.1, 0.4, 0.65, 0.9, 1.3, float("inf"), float("-inf")])
+    figure = plot_khat(khat, num_samples=500)
+    points = np.concatenate(
+        [c.get_offsets() for axes in figure.axes for c in axes.collections if len(c.get_offsets()) > 1]
+    )
+    np.testing.assert_allclose(points[:, 1], [0.1, 0.4, 0.65, 0.9, 1.3, 1.3, 0.0], atol=1e-6)
+    figure.savefig(tmp_path / "khat.png")
+    texts = [text.get_text() for axes in figure.axes for text in axes.texts]
+    assert {"42.9%", "28.6%"} <= set(texts)  # three of seven below 0.63, two up to one, two beyond
+    with pytest.raises(ValueError, match="'elbo' has no importance weights"):
+        plot_khat(Evidence("elbo", "lower bound", torch.zeros(3), 10))
+    with pytest.raises(ValueError, match="num_samples: expected"):
+        plot_khat(khat)
+
+
+def located(x):
+    """x = theta + z + noise: with a normal prior on theta everything is known."""
+    theta = pyro.param("theta", torch.zeros(()))
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", pyro.distributions.Normal(0.0, 1.0))
+        pyro.sample("x", pyro.distributions.Normal(theta + z, 1.0), obs=x)
+
+
+def exact_latent(x):
+    theta = pyro.param("theta")
+    with pyro.plate("data", len(x)):
+        pyro.sample("z", pyro.distributions.Normal((x - theta) / 2, 0.5**0.5))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_leave_one_out_is_the_exact_one_of_a_conjugate_model():
+    torch.manual_seed(0)
+    x = 0.7 + 2**0.5 * torch.randn(20)
+    pair = Pair(located, exact_latent).check(x)
+
+    def posterior(rows):  # of theta, whose prior is N(0, 1)
+        precision = 1.0 + len(rows) / 2
+        return torch.distributions.Normal(rows.sum() / 2 / precision, precision**-0.5)
+
+    left_out = [posterior(torch.cat([x[:n], x[n + 1 :]])) for n in range(len(x))]
+    exact = [torch.distributions.Normal(q.loc, (q.variance + 2).sqrt()).log_prob(x[n]) for n, q in enumerate(left_out)]
+    found = loo(pair, x, {"theta": posterior(x)}, num_weights=4000, num_samples=1)
+    pointwise = np.asarray(found.loo_i if hasattr(found, "loo_i") else found.elpd_i)
+    np.testing.assert_allclose(pointwise, torch.stack(exact).numpy(), atol=0.02)
+    assert (np.asarray(found.pareto_k) < 0.5).all()
+
+
+def test_leave_one_out_without_a_posterior_is_refused_with_the_mend(known):
+    _, pair, x = known
+    with pytest.raises(ValueError, match=r"theta has seen x_n.*compare\(.*held_out"):
+        loo(pair, x)
