@@ -14,7 +14,12 @@ from torch.distributions import Transform, biject_to, constraints
 
 from .pair import Data, LatentSite, Pair
 
-__all__ = ["flatten", "log_density", "unflatten"]
+__all__ = ["dimension", "flatten", "log_density", "unflatten"]
+
+
+def dimension(pair: Pair) -> int:
+    """The number D of unconstrained coordinates of a datapoint's latents."""
+    return sum(_free_shape(site).numel() for site in pair.latents)
 
 
 def flatten(pair: Pair, z: dict[str, Tensor]) -> Tensor:

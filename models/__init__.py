@@ -4,6 +4,7 @@ from . import distributions, likelihoods, networks, priors
 from .clustering import ClusteringModel
 from .conditional import ConditionalModel
 from .eight_schools import eight_schools
+from .factor_analysis import FactorAnalysis
 from .gaussian_mixture import GaussianMixture
 from .hierarchical import HierarchicalModel
 from .latent_variable_model import LatentVariableModel
@@ -12,6 +13,7 @@ from .probabilistic_pca import ProbabilisticPCA
 __all__ = [
     "ClusteringModel",
     "ConditionalModel",
+    "FactorAnalysis",
     "GaussianMixture",
     "HierarchicalModel",
     "LatentVariableModel",

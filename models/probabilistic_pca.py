@@ -5,18 +5,17 @@ x ~ N(mu, C),   C = W W^T + s^2 I,
 z | x ~ N(M^-1 W^T (x - mu), s^2 M^-1),   M = W^T W + s^2 I.
 """
 
-from collections.abc import Mapping
 from typing import Self
 
-import pyro
-import pyro.distributions as dist
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+
+from .linear_gaussian import LinearGaussian
 
 __all__ = ["ProbabilisticPCA"]
 
 
-class ProbabilisticPCA(nn.Module):
+class ProbabilisticPCA(LinearGaussian):
     r"""Probabilistic principal component analysis, with its exact evidence and posterior.
 
     The parameters are `weight` (W, `[P, D]`), `mean` (mu, `[P]`) and `log_scale` (log s, a scalar).
@@ -37,41 +36,7 @@ class ProbabilisticPCA(nn.Module):
     """
 
     def __init__(self, data_dim: int, latent_dim: int) -> None:
-        super().__init__()
-        self.data_dim = data_dim
-        self.latent_dim = latent_dim
-        self.weight = nn.Parameter(torch.randn(data_dim, latent_dim) / latent_dim**0.5)
-        self.mean = nn.Parameter(torch.zeros(data_dim))
-        self.log_scale = nn.Parameter(torch.zeros(()))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Run the program on data `[batch, P]`; return the latents `[..., batch, D]`."""
-        zeros = self.mean.new_zeros(self.latent_dim)
-        with pyro.plate("data", len(x), dim=-1):
-            z = pyro.sample("z", dist.Normal(zeros, torch.ones_like(zeros)).to_event(1))
-            pyro.sample("x", self._likelihood(z), obs=x)
-        return z
-
-    def log_joint(self, z: Tensor, x: Tensor) -> Tensor:
-        """Return log p(x, z), nats, for latents `[..., batch, D]` and data `[batch, P]`."""
-        prior = dist.Normal(torch.zeros_like(z), torch.ones_like(z)).to_event(1)
-        log_p: Tensor = prior.log_prob(z) + self._likelihood(z).log_prob(x)
-        return log_p
-
-    def log_evidence(self, x: Tensor) -> Tensor:
-        """Return the exact log p(x), nats, `[batch]`."""
-        variance = torch.exp(2 * self.log_scale).expand(self.data_dim)
-        marginal = dist.LowRankMultivariateNormal(self.mean, self.weight, variance)
-        log_p: Tensor = marginal.log_prob(x)
-        return log_p
-
-    def posterior(self, x: Tensor) -> dist.TorchDistribution:
-        """Return the exact p(z|x), a full-covariance normal, batch `[batch]`, event `[D]`."""
-        variance = torch.exp(2 * self.log_scale)
-        identity = torch.eye(self.latent_dim, dtype=x.dtype, device=x.device)
-        factor = torch.linalg.cholesky(self.weight.mT @ self.weight + variance * identity)
-        loc = torch.cholesky_solve(((x - self.mean) @ self.weight).mT, factor).mT
-        return dist.MultivariateNormal(loc, precision_matrix=factor @ factor.mT / variance)
+        super().__init__(data_dim, latent_dim, torch.zeros(()))
 
     @classmethod
     def maximum_likelihood(cls, x: Tensor, latent_dim: int) -> Self:
@@ -108,45 +73,5 @@ class ProbabilisticPCA(nn.Module):
             model.log_scale.copy_(variance.log() / 2)
         return model
 
-    @torch.no_grad()
-    def summarize(self, x: Tensor) -> dict[str, Tensor]:
-        """Do the E-step: expected sufficient statistics of data `[N, P]`, summed over the datapoints.
-
-        The latents carry a constant one behind them, whose weight is the mean: y = (z, 1).
-
-        Returns:
-            `count`, `square` (of x, scalars), `cross` (x y^T, `[P, D + 1]`), `second` (y y^T, `[D + 1, D + 1]`) and
-            `log_evidence`, nats.
-        """
-        posterior = self.posterior(x)
-        y = torch.cat([posterior.mean, x.new_ones(len(x), 1)], dim=-1)
-        second = y.mT @ y
-        second[:-1, :-1] += posterior.covariance_matrix.sum(0)
-        return {
-            "count": x.new_tensor(float(len(x))),
-            "square": x.square().sum(),
-            "cross": x.mT @ y,
-            "second": second,
-            "log_evidence": self.log_evidence(x).sum(),
-        }
-
-    @torch.no_grad()
-    def from_summaries(self, statistics: Mapping[str, Tensor]) -> None:
-        """Do the M-step: set the parameters to their optimum given summed (or averaged) statistics."""
-        cross, second = statistics["cross"], statistics["second"]
-        loading = torch.linalg.solve(second, cross.mT).mT
-        residual = statistics["square"] - (loading * cross).sum()
-        variance = residual / (statistics["count"] * self.data_dim)
-        self.weight.copy_(loading[:, :-1])
-        self.mean.copy_(loading[:, -1])
-        self.log_scale.copy_(variance.clamp(min=torch.finfo(cross.dtype).tiny).log() / 2)
-
-    @torch.no_grad()
-    def simulate(self, num_points: int) -> Tensor:
-        """Draw x from the model, `[num_points, P]`."""
-        z = torch.randn(num_points, self.latent_dim).to(self.mean)
-        x: Tensor = self._likelihood(z).sample()
-        return x
-
-    def _likelihood(self, z: Tensor) -> dist.TorchDistribution:
-        return dist.Normal(z @ self.weight.mT + self.mean, self.log_scale.exp()).to_event(1)
+    def _pooled(self, variance: Tensor) -> Tensor:
+        return variance.mean()

@@ -1,9 +1,12 @@
-r"""Expectation maximisation, exact where the posterior and the best parameters have closed forms.
+r"""Expectation maximisation, its E-step exact.
 
-    E-step:  s = sum_i E_{p(z|x_i)} [ t(x_i, z) ]        M-step:  theta = argmax_theta  E[ log p(x, z) | s ]
+    E-step:  p(z|x_i, theta_old)        M-step:  theta = argmax_theta  sum_i E_{p(z|x_i)} [ log p(x_i, z | theta) ]
 
-A model takes part by two methods in the vocabulary of sufficient statistics, :class:`Summarized`. On a minibatch the
-statistics are a running average with a falling gain, (t + 2)^-0.7, which is online EM.
+A model whose M-step has a closed form takes part by two methods in the vocabulary of sufficient statistics,
+:class:`Summarized`; on a minibatch the statistics are a running average with a falling gain, (t + 2)^-0.7, which is
+online EM. Of any other model the posterior is exact where log p(x, z) is quadratic in z (a linear-Gaussian program):
+then the expectation is a mean over 2 D points, exactly, and the M-step is as many updates by the optimiser
+(generalised EM). The first of them is a gradient step on the exact log p(x): Fisher's identity.
 """
 
 from __future__ import annotations
@@ -15,7 +18,9 @@ from typing import Protocol, cast, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from ..coordinates import unflatten
 from ..data import Dataset, chunks
+from ..gaussian_posterior import gaussian_posterior, refuse_unless_gaussian
 from ..pair import Pair
 from .objective import Batch, Phase
 
@@ -47,14 +52,17 @@ class _Statistics(nn.Module):
         return dict(self.named_buffers())
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class EM:
-    """Maximise the likelihood by exact EM: no guide, no gradient, no step size.
+    """Maximise the likelihood by exact EM: no guide, and where the M-step has a closed form no gradient or step size.
 
-    A batch of the whole data set makes each step one EM iteration, whose likelihood never falls.
+    With closed forms a batch of the whole data set makes each step one EM iteration, whose likelihood never falls.
+
+    Args:
+        num_updates: Weight updates on each posterior, where the M-step has no closed form.
 
     Raises:
-        ValueError: The model has no ``summarize`` and ``from_summaries``.
+        ValueError: The model has no ``summarize`` and ``from_summaries``, nor is it jointly Gaussian in z and x.
 
     References:
         Maximum Likelihood from Incomplete Data via the EM Algorithm (Dempster, Laird & Rubin, 1977);
@@ -62,14 +70,23 @@ class EM:
         https://arxiv.org/abs/0712.4273
     """
 
+    num_updates: int = 5
+
+    def __post_init__(self) -> None:
+        if self.num_updates < 1:
+            raise ValueError(f"num_updates={self.num_updates} must be at least 1.")
+
     @property
     def trains(self) -> frozenset[str]:
         """The model alone."""
         return frozenset({"model"})
 
     def start(self, pair: Pair, data: Dataset) -> nn.Module:
-        """Summarise the data once under the parameters as they are."""
-        model = _model(pair)
+        """Summarise the data once under the parameters as they are, or see that the posterior is Gaussian."""
+        model = pair.model.fn
+        if not isinstance(model, Summarized):
+            refuse_unless_gaussian(pair, next(iter(chunks(data, _ROWS))), "EM")
+            return nn.Module()
         with torch.no_grad():
             total: dict[str, Tensor] = {}
             for part in chunks(data, _ROWS):
@@ -78,25 +95,30 @@ class EM:
         return _Statistics({name: value / len(data) for name, value in total.items()})
 
     def __call__(self, pair: Pair, batch: Batch, memory: nn.Module) -> Iterator[Phase]:
-        """Do the E- and the M-step, then yield a phase in which nobody has anything left to minimise."""
-        model, running = _model(pair), cast(_Statistics, memory).means()
-        rows = len(batch.rows)
-        gain = torch.ones_like(batch.step, dtype=torch.get_default_dtype())
-        if rows < batch.size:
-            gain = (batch.step.to(gain.dtype) + 2.0) ** -0.7
-        with torch.no_grad():
-            fresh = model.summarize(*batch.data)
-            for name, mean in running.items():
-                mean.copy_(torch.lerp(mean, fresh[name] / rows, gain.to(mean.dtype)))
-            model.from_summaries(running)
-        yield Phase({}, {"bound": fresh["log_evidence"] / rows})
+        """Do the E- and the M-step; in closed form nobody has anything left to minimise."""
+        model = pair.model.fn
+        if isinstance(model, Summarized):
+            yield _by_closed_forms(model, batch, cast(_Statistics, memory).means())
+        else:
+            yield from self._by_gradients(pair, batch)
+
+    def _by_gradients(self, pair: Pair, batch: Batch) -> Iterator[Phase]:
+        posterior = gaussian_posterior(pair, batch.data)
+        z, _ = unflatten(pair, posterior.points())
+        for update in range(self.num_updates):
+            loss = -pair.log_joint(z, batch.data).mean()
+            report = {"bound": posterior.log_px.mean(), "log_joint": -loss.detach()}
+            yield Phase({"model": loss}, report if update == self.num_updates - 1 else {})
 
 
-def _model(pair: Pair) -> Summarized:
-    model = pair.model.fn
-    if not isinstance(model, Summarized):
-        raise ValueError(
-            f"EM needs closed-form E- and M-steps, but {type(model).__name__} has no summarize(*data) and "
-            "from_summaries(statistics); use a model that has them (GaussianMixture, ProbabilisticPCA), or MCEM."
-        )
-    return model
+def _by_closed_forms(model: Summarized, batch: Batch, running: Mapping[str, Tensor]) -> Phase:
+    rows = len(batch.rows)
+    gain = torch.ones_like(batch.step, dtype=torch.get_default_dtype())
+    if rows < batch.size:
+        gain = (batch.step.to(gain.dtype) + 2.0) ** -0.7
+    with torch.no_grad():
+        fresh = model.summarize(*batch.data)
+        for name, mean in running.items():
+            mean.copy_(torch.lerp(mean, fresh[name] / rows, gain.to(mean.dtype)))
+        model.from_summaries(running)
+    return Phase({}, {"bound": fresh["log_evidence"] / rows})
