@@ -87,6 +87,7 @@ OBJECTIVES = {
     "renyi": "aevb.inference.objectives:Renyi",
     "sticking-the-landing": "aevb.inference.objectives:StickingTheLanding",
     "dreg": "aevb.inference.objectives:DReG",
+    "tail-adaptive": "aevb.inference.objectives:TailAdaptive",
     "reweighted-wake-sleep": "aevb.inference.objectives:ReweightedWakeSleep",
     "kl-annealing": "aevb.inference.objectives:KLAnnealing",
     "free-bits": "aevb.inference.objectives:FreeBits",

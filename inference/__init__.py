@@ -31,6 +31,7 @@ from .objectives import (
     Renyi,
     ReweightedWakeSleep,
     StickingTheLanding,
+    TailAdaptive,
     WakeSleep,
 )
 from .pair import Cloud, ContractError, Pair
@@ -49,6 +50,7 @@ __all__ = [
     "Renyi",
     "ReweightedWakeSleep",
     "StickingTheLanding",
+    "TailAdaptive",
     "Calibration",
     "HMCSampler",
     "simulation_based_calibration",

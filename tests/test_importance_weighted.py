@@ -1,18 +1,19 @@
 """Objectives on several samples a datapoint, against SGVB, Pyro and each other on a pair whose evidence is known."""
 
 import math
+from functools import partial
 
 import pyro
 import pyro.distributions as dist
 import pytest
 import torch
 from pyro import poutine
-from pyro.infer import RenyiELBO
+from pyro.infer import RenyiELBO, TraceTailAdaptive_ELBO
 from pyro.infer import ReweightedWakeSleep as PyroRWS
 from torch import nn
 
 from aevb.inference import SGVB, Pair, fit
-from aevb.inference.objectives import IWAE, Batch, DReG, Renyi, ReweightedWakeSleep, StickingTheLanding
+from aevb.inference.objectives import IWAE, Batch, DReG, Renyi, ReweightedWakeSleep, StickingTheLanding, TailAdaptive
 from aevb.inference.players import Players
 from aevb.inference.step import EagerStep
 
@@ -89,7 +90,7 @@ def test_dreg_is_unbiased_for_the_iwae_gradient_and_varies_less(pair, num_sample
 
 def test_the_model_gradients_of_iwae_dreg_and_reweighted_wake_sleep_are_one(pair):
     reference = grads(IWAE(num_samples=3), pair)[1]["model"]
-    for objective in (DReG(num_samples=3), ReweightedWakeSleep(num_samples=3)):
+    for objective in (DReG(num_samples=3), TailAdaptive(num_samples=3), ReweightedWakeSleep(num_samples=3)):
         torch.testing.assert_close(grads(objective, pair)[1]["model"], reference)
 
 
@@ -186,6 +187,52 @@ def test_reweighted_wake_sleep_weighs_datapoints_not_batches(pair):
     torch.testing.assert_close(phase.report["bound"], cloud.log_weight.exp().mean(0).log().mean())
 
 
+def test_tail_adaptive_weighs_by_rank_and_sticks_the_landing_without(pair):
+    log_weight = torch.tensor([[-3.0, 5.0], [900.0, 5.0], [1.0, -2.0], [1.5, 5.0]])
+    expected = torch.tensor([[1 / 4, 1 / 3], [1.0, 1 / 3], [1 / 3, 1 / 4], [1 / 2, 1 / 3]])  # ties count as one
+    torch.testing.assert_close(TailAdaptive().weights(log_weight), expected / expected.sum(0))
+    landing = grads(StickingTheLanding(num_samples=6), pair)[1]["guide"]
+    torch.testing.assert_close(grads(TailAdaptive(num_samples=6, beta=0.0), pair)[1]["guide"], landing)
+    assert (grads(TailAdaptive(num_samples=6), pair)[1]["guide"] - landing).abs().max() > 1e-2
+    with pytest.raises(ValueError, match=r"beta=-1.0 must be at least 0"):
+        TailAdaptive(beta=-1.0)
+
+
+def test_pyros_tail_adaptive_takes_the_sorting_permutation_for_the_ranks(pair):
+    """Why ours is our own: on a single datapoint, unscaled, with five samples."""
+    elbo = TraceTailAdaptive_ELBO(num_particles=5, vectorize_particles=True, max_plate_nesting=1)
+    torch.manual_seed(5)
+    parameters = list(pair.guide.parameters())
+    pyros = torch.autograd.grad(elbo.differentiable_loss(pair.model, pair.guide, X[:1]), parameters)
+    torch.manual_seed(5)
+    log_weight = pair.cloud(X[:1], 5).log_weight[:, 0]
+    order = log_weight.argsort()
+    ranks = order.argsort()
+    assert not torch.equal(order, ranks)
+    gamma = 1.0 / (order + 1.0)
+    surrogate = -(gamma * log_weight).sum() / gamma.sum() / 5  # Pyro divides by the number of particles once more
+    torch.testing.assert_close(pyros, torch.autograd.grad(surrogate, parameters))
+    assert gamma.argmax() != log_weight.argmax() == TailAdaptive().weights(log_weight[:, None])[:, 0].argmax()
+
+
+def test_tail_adaptive_covers_what_the_elbo_leaves_out():
+    """A scale mixture, whose tails a normal guide of the ELBO is too narrow for."""
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.StudentT(2.0, torch.zeros(len(x)), 1.0))
+            pyro.sample("x", dist.Normal(z, 50.0), obs=x)
+
+    def scale_of(objective):
+        guide = ExactGuide()
+        options = {"steps": 400, "batch_size": 100, "progress": False, "device": "cpu", "compile": "never"}
+        adam = partial(torch.optim.Adam, lr=0.02)
+        fit(model, guide, torch.zeros(100), objective=objective, optimizer=adam, **options)
+        return float(guide.scale.detach())
+
+    assert scale_of(TailAdaptive(num_samples=10)) > 1.1 * scale_of(StickingTheLanding(num_samples=10))
+
+
 def test_duplicating_a_batch_leaves_the_bound_in_expectation(pair):
     def mean(x):
         torch.manual_seed(0)
@@ -210,7 +257,7 @@ def test_a_discrete_latent_is_refused_with_the_way_out():
             pyro.sample("z", dist.Bernoulli(torch.sigmoid(x)))
 
     discrete = Pair(model, guide).check(X)
-    for objective in (IWAE(), DReG(), StickingTheLanding(), Renyi()):
+    for objective in (IWAE(), DReG(), StickingTheLanding(), Renyi(), TailAdaptive()):
         with pytest.raises(ValueError, match="ReweightedWakeSleep"):
             objective.start(discrete, X)
     next(ReweightedWakeSleep(guide="both")(discrete, batch(), nn.Module()))
@@ -223,6 +270,7 @@ def test_a_discrete_latent_is_refused_with_the_way_out():
         Renyi(alpha=0.5, num_samples=4),
         DReG(num_samples=4),
         StickingTheLanding(),
+        TailAdaptive(num_samples=4),
         ReweightedWakeSleep(num_samples=4, guide="wake"),
         ReweightedWakeSleep(num_samples=4, guide="sleep"),
         ReweightedWakeSleep(num_samples=4, guide="both"),

@@ -16,6 +16,7 @@ from .renyi import Renyi
 from .reweighted_wake_sleep import ReweightedWakeSleep
 from .sgvb import SGVB
 from .sticking_the_landing import StickingTheLanding
+from .tail_adaptive import TailAdaptive
 from .wake_sleep import WakeSleep
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "Renyi",
     "ReweightedWakeSleep",
     "StickingTheLanding",
+    "TailAdaptive",
     "MAP",
     "MCEM",
     "SGVB",
