@@ -68,7 +68,7 @@ def plot_ppc(
         group: Whose replications.
         kind: ``"ecdf"``, right for numbers and counts alike, or ``"kde"``.
         statistic: What of each datapoint is compared: takes values ``[..., datum, *event]`` to ``[..., datum]``, e.g.
-            ``lambda x: x.sum(-1)`` for the ink of an image. By default every number of every datapoint.
+            the sum over pixels for the ink of an image; its name goes to the axis. By default every number.
         var_name: The observed site, where there are several.
         num_draws: Replications that are drawn, if there are as many.
 
@@ -88,15 +88,23 @@ def plot_ppc(
         var_name = names[0]
     if var_name not in names:
         raise ValueError(f"var_name: expected one of the observed sites {names}, got {var_name!r}.")
-    take = statistic or (lambda values: values)
+    take, label = statistic or (lambda values: values), _label(statistic, var_name)
     groups = {
-        f"{group}_predictive": {var_name: take(np.asarray(replicated[var_name].values))},
-        "observed_data": {var_name: take(np.asarray(observed[var_name].values))},
+        f"{group}_predictive": {label: take(np.asarray(replicated[var_name].values))},
+        "observed_data": {label: take(np.asarray(observed[var_name].values))},
     }
     most = int(replicated.sizes["chain"] * replicated.sizes["draw"])
-    axes = groups["observed_data"][var_name].ndim
-    dims = {var_name: ["datum", *(f"dim_{axis}" for axis in range(axes - 1))]}
+    axes = groups["observed_data"][label].ndim
+    dims = {label: ["datum", *(f"dim_{axis}" for axis in range(axes - 1))]}
     return draw_predictive(inference_data(groups, dims=dims, coords={}, attrs={}), group, kind, min(num_draws, most))
+
+
+def _label(statistic: Callable[[np.ndarray], np.ndarray] | None, var_name: str) -> str:
+    """What is drawn, by name: ``ink of x`` where the statistic is called ``ink``."""
+    if statistic is None:
+        return var_name
+    name = getattr(statistic, "__name__", "<lambda>")
+    return f"{'statistic' if name == '<lambda>' else name} of {var_name}"
 
 
 def _groups(draws: Any) -> set[str]:

@@ -160,6 +160,10 @@ def shown(figure, tmp_path):
     return [line for axes in figure.axes for line in axes.get_lines() if len(line.get_xdata()) > 1]
 
 
+def total(values):
+    return values.sum(-1)
+
+
 def held(line):
     """The values that an ECDF's line goes through."""
     return np.unique(np.asarray(line.get_xdata(), dtype=float))
@@ -173,7 +177,9 @@ def test_predictive_checks_draw_the_data_over_replications(known, tmp_path, grou
     lines = shown(plot_ppc(data, group=group, num_draws=10), tmp_path)
     assert 11 <= len(lines) <= 12  # ten replications, the data, and in the older major their mean
     assert any(np.allclose(held(line)[[0, -1]], [x.min(), x.max()], atol=1e-5) for line in lines)
-    summed = shown(plot_ppc(data, group=group, statistic=lambda values: values.sum(-1)), tmp_path)
+    figure = plot_ppc(data, group=group, statistic=total)
+    summed = shown(figure, tmp_path)
+    assert "total of x" in {axes.get_xlabel() for axes in figure.axes} | {axes.get_title() for axes in figure.axes}
     sums = x.sum(-1)
     assert any(np.allclose(held(line)[[0, -1]], [sums.min(), sums.max()], atol=1e-5) for line in summed)
 

@@ -41,7 +41,13 @@ def test_the_exact_guide_is_calibrated():
 
 
 @pytest.mark.parametrize(
-    ("options", "word"), [({"scale": 0.4}, "too narrow"), ({"scale": 1.2}, "too wide"), ({"shift": 0.3}, "shifted")]
+    ("options", "word"),
+    [
+        ({"scale": 0.4}, "too narrow"),
+        ({"scale": 0.3, "shift": 0.1}, "too narrow"),
+        ({"scale": 1.2}, "too wide"),
+        ({"shift": 0.3}, "shifted"),
+    ],
 )
 def test_a_wrong_guide_is_named(options, word):
     found = calibrate(guide_of(**options), num_simulations=1000)

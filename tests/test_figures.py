@@ -141,6 +141,35 @@ def test_weight_concentration_of_equal_and_of_single_weights():
         figures.weight_concentration(torch.zeros(10))
 
 
+def noise(**snr: float) -> pd.DataFrame:
+    rows = [
+        {
+            "objective": name,
+            "player": "guide",
+            "block": block,
+            "variance": 4.0,
+            "variance_low": 1.0,
+            "variance_high": 9.0,
+        }
+        | {"mean_norm": 2 * ratio, "snr": ratio, "size": 3.0}
+        for name, ratio in snr.items()
+        for block in ("weight", "bias")
+    ]
+    return pd.DataFrame(rows)
+
+
+def test_gradient_noise_has_a_line_a_block_and_the_bars_of_both_panels():
+    left, right = figures.gradient_noise(noise(sgvb=1.0, dreg=3.0)).axes
+    assert [text.get_text() for text in left.get_yticklabels()] == ["weight", "bias"]
+    points = [container[0].get_xydata() for container in right.containers]
+    np.testing.assert_allclose([point[:, 0] for point in points], [[1.0, 1.0], [3.0, 3.0]])
+    assert (points[0][:, 1] > points[1][:, 1]).all()  # the first objective on top
+    bars = [container[2][0].get_segments()[0][:, 0] for container in (left.containers[1], right.containers[1])]
+    np.testing.assert_allclose(bars, [[1.0, 9.0], [2.0, 6.0]])  # 3 sqrt(4 / 9) to 3 sqrt(4 / 1)
+    with pytest.raises(ValueError, match="one of guide, got 'model'"):
+        figures.gradient_noise(noise(sgvb=1.0), "model")
+
+
 def ranks(*concentrations: float, simulations: int = 500) -> Calibration:
     """Ranks of a symmetric beta law a dimension: below one at the ends (too narrow), above one in the middle."""
     generator = np.random.default_rng(0)

@@ -4,6 +4,7 @@ from .calibration import rank_ecdf, rank_histograms
 from .canvas import AXIS_TITLES, CLASSES, PALETTE, save
 from .forest import evidence_forest
 from .learning import curves
+from .microscope import gradient_noise
 from .pictures import image_grid, manifold, reconstructions
 from .scatter import latent_scatter
 from .weights import khat_histogram, weight_concentration
@@ -14,6 +15,7 @@ __all__ = [
     "PALETTE",
     "curves",
     "evidence_forest",
+    "gradient_noise",
     "image_grid",
     "khat_histogram",
     "latent_scatter",
