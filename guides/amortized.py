@@ -4,9 +4,11 @@ from abc import ABC, abstractmethod
 
 import pyro
 import pyro.distributions as dist
+import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
-__all__ = ["AmortizedGuide", "bounded_exp", "linear_head"]
+__all__ = ["AmortizedGuide", "bounded_exp", "linear_head", "through"]
 
 _LOG_BOUND = 15.0
 
@@ -42,6 +44,15 @@ def linear_head(encoder: nn.Module, out_features: int) -> nn.Linear:
     if in_features is None:
         return nn.LazyLinear(out_features)
     return nn.Linear(int(in_features), out_features)
+
+
+def through(features: Tensor, *heads: nn.Module) -> tuple[Tensor, ...]:
+    """Return what each head makes of the features, by one product where all are linear: one is faster than several."""
+    linear = [head for head in heads if type(head) is nn.Linear]
+    if len(linear) < len(heads):  # a lazy layer becomes a linear one by its first call
+        return tuple(head(features) for head in heads)
+    weight, bias = torch.cat([head.weight for head in linear]), torch.cat([head.bias for head in linear])
+    return functional.linear(features, weight, bias).split([head.out_features for head in linear], -1)
 
 
 def bounded_exp(log_scale: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ import pyro.distributions as dist
 from torch import Tensor, nn
 
 from ..models.networks.labels import append_labels
-from .amortized import bounded_exp, linear_head
+from .amortized import bounded_exp, linear_head, through
 
 __all__ = ["ConditionalNormal"]
 
@@ -49,8 +49,8 @@ class ConditionalNormal(nn.Module):
             ValueError: If y are not labels.
         """
         features = self.encoder(append_labels(x, y, self.num_classes))
-        scale = bounded_exp(self.log_scale(features))
-        return dist.Normal(self.mean(features), scale).to_event(1)
+        mean, log_scale = through(features, self.mean, self.log_scale)
+        return dist.Normal(mean, bounded_exp(log_scale)).to_event(1)
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """Run the program on data and labels; return the latents `[..., batch, D]`."""

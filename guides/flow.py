@@ -13,7 +13,7 @@ from torch.distributions import AffineTransform, Transform
 from ..models.distributions import FlowDistribution, build_flow
 from ..models.distributions.flow import zuko
 from ..models.distributions.planar import ConditionalPlanar
-from .amortized import AmortizedGuide, bounded_exp, linear_head
+from .amortized import AmortizedGuide, bounded_exp, linear_head, through
 
 __all__ = ["Flow"]
 
@@ -80,7 +80,8 @@ class Flow(AmortizedGuide):
     def posterior(self, x: Tensor) -> dist.TorchDistribution:
         """Return q(z|x), batch `x.shape[:-1]`, event `[D]`."""
         features = self.encoder(x)
-        mean, scale = self.mean(features), bounded_exp(self.log_scale(features))
+        mean, log_scale = through(features, self.mean, self.log_scale)
+        scale = bounded_exp(log_scale)
         to_noise = [AffineTransform(mean, scale, event_dim=1).inv, *self._layers(features)]
         noise = dist.Normal(torch.zeros_like(mean), torch.ones_like(scale)).to_event(1)
         transform = zuko().transforms.ComposedTransform(*to_noise)

@@ -7,7 +7,7 @@ import pyro.distributions as dist
 from torch import Tensor, nn
 
 from ..models.networks import MLP
-from .amortized import bounded_exp, linear_head
+from .amortized import bounded_exp, linear_head, through
 
 __all__ = ["Hierarchical"]
 
@@ -55,8 +55,8 @@ class Hierarchical(nn.Module):
     def posterior(self, x: Tensor) -> dist.TorchDistribution:
         """Return q(z1|x), batch `x.shape[:-1]`, event `[latent_dim]`."""
         features = self.encoder(x)
-        scale = bounded_exp(self.log_scale(features))
-        return dist.Normal(self.mean(features), scale).to_event(1)
+        mean, log_scale = through(features, self.mean, self.log_scale)
+        return dist.Normal(mean, bounded_exp(log_scale)).to_event(1)
 
     def top_posterior(self, z1: Tensor) -> dist.TorchDistribution:
         """Return q(z2|z1), batch `z1.shape[:-1]`, event `[top_dim]`."""

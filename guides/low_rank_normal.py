@@ -3,7 +3,7 @@ r"""The low-rank normal guide, q(z|x) = N(mu(x), S (I + V V^T) S), S = diag s(x)
 import pyro.distributions as dist
 from torch import Tensor, nn
 
-from .amortized import AmortizedGuide, bounded_exp, linear_head
+from .amortized import AmortizedGuide, bounded_exp, linear_head, through
 
 __all__ = ["LowRankNormal"]
 
@@ -44,7 +44,8 @@ class LowRankNormal(AmortizedGuide):
     def posterior(self, x: Tensor) -> dist.TorchDistribution:
         """Return q(z|x), batch `x.shape[:-1]`, event `[D]`."""
         features = self.encoder(x)
-        scale = bounded_exp(self.log_scale(features))
-        relative = self.factor(features).unflatten(-1, (self.latent_dim, self.rank))
+        mean, log_scale, factor = through(features, self.mean, self.log_scale, self.factor)
+        scale = bounded_exp(log_scale)
+        relative = factor.unflatten(-1, (self.latent_dim, self.rank))
         factor = scale.unsqueeze(-1) * relative.clamp(-_FACTOR_BOUND, _FACTOR_BOUND)
-        return dist.LowRankMultivariateNormal(self.mean(features), factor, scale.square())
+        return dist.LowRankMultivariateNormal(mean, factor, scale.square())

@@ -3,7 +3,7 @@ r"""The diagonal normal guide, q(z|x) = N(mu(x), diag s(x)^2)."""
 import pyro.distributions as dist
 from torch import Tensor, nn
 
-from .amortized import AmortizedGuide, bounded_exp, linear_head
+from .amortized import AmortizedGuide, bounded_exp, linear_head, through
 
 __all__ = ["Normal"]
 
@@ -38,5 +38,5 @@ class Normal(AmortizedGuide):
     def posterior(self, x: Tensor) -> dist.TorchDistribution:
         """Return q(z|x), batch `x.shape[:-1]`, event `[D]`."""
         features = self.encoder(x)
-        scale = bounded_exp(self.log_scale(features))
-        return dist.Normal(self.mean(features), scale).to_event(1)
+        mean, log_scale = through(features, self.mean, self.log_scale)
+        return dist.Normal(mean, bounded_exp(log_scale)).to_event(1)

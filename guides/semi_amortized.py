@@ -11,7 +11,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
-from .amortized import AmortizedGuide, bounded_exp, linear_head
+from .amortized import AmortizedGuide, bounded_exp, linear_head, through
 
 __all__ = ["SemiAmortized"]
 
@@ -82,7 +82,7 @@ class SemiAmortized(AmortizedGuide):
     def posterior(self, x: Tensor) -> dist.TorchDistribution:
         """Return q(z|x), batch `x.shape[:-1]`, event `[D]`."""
         features = self.encoder(x)
-        mean, log_scale = self.mean(features), self.log_scale(features)
+        mean, log_scale = through(features, self.mean, self.log_scale)
         new_mean, new_log_scale = self.refine(mean.detach(), log_scale.detach(), x)
         mean = mean + (new_mean - mean).detach()
         log_scale = log_scale + (new_log_scale - log_scale).detach()

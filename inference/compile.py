@@ -66,7 +66,7 @@ class CapturedStep:
         self._names, self._turns, self._updates, self._broken = names, turns, updates, broken
         self._outside = outside
         self._constants = [update.constants for update in updates]
-        self._rates = self._learning_rates()
+        self._settings = self._told()
         self._pending: list[tuple[Tensor, ...]] = []
         self.refresh()
         # Asking an accelerator for the flag makes it wait, so it is asked seldom.
@@ -74,14 +74,16 @@ class CapturedStep:
 
     @property
     def valid(self) -> bool:
-        """Whether what was baked in still holds."""
-        return all(update.constants == kept for update, kept in zip(self._updates, self._constants, strict=True))
+        """Whether what was baked in still holds; new learning rates are taken over."""
+        if (told := self._told()) != self._settings:
+            if any(update.constants != kept for update, kept in zip(self._updates, self._constants, strict=True)):
+                return False
+            self._settings = told
+            self.refresh()
+        return True
 
     def __call__(self, batch: Batch) -> Report:
         """Make the step; ``batch.data`` is empty where the graph gathers the rows itself."""
-        if (rates := self._learning_rates()) != self._rates:
-            self._rates = rates
-            self.refresh()
         with torch.no_grad():
             outputs = self.run(*self.flat.state, *batch.data, batch.rows, batch.step)
         checked = len(self._names) + 2 * len(self._turns)
@@ -113,8 +115,8 @@ class CapturedStep:
         for update in self._updates:
             update.refresh()
 
-    def _learning_rates(self) -> list[Any]:
-        return [group["lr"] for update in self._updates for group in update.optimizer.param_groups]
+    def _told(self) -> list[Any]:
+        return [update.settings for update in self._updates]
 
 
 def capture(

@@ -7,12 +7,14 @@ random stream is that of the uncompiled graph.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from contextlib import AbstractContextManager
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from .compile import Flat
+from .products import lower_product
 
 __all__ = ["CannotCompileError", "compiled"]
 
@@ -29,31 +31,68 @@ def compiled(flat: Flat, arguments: list[Tensor]) -> Callable[..., Any]:
         arguments: Examples of what it is called with after its state; nothing is run.
 
     Returns:
-        A function to be called as ``flat.module`` is.
+        A function to be called as ``flat.module`` is, always with that state.
 
     Raises:
         CannotCompileError: The compiler failed, or there is none.
     """
     try:
-        from torch._guards import TracingContext, tracing
-        from torch._inductor import config
-        from torch._inductor.compile_fx import compile_fx
-        from torch._subclasses.fake_tensor import FakeTensorMode
-        from torch.fx.experimental.symbolic_shapes import ShapeEnv
-
-        examples = [tensor.detach() for tensor in (*flat.state, *arguments)]
-        # Inductor keeps on disk only what was compiled under a shape environment, even where no shape is symbolic.
-        fake = FakeTensorMode(shape_env=ShapeEnv())
-        with torch.no_grad(), config.patch(fallback_random=True), tracing(TracingContext(fake)):
-            fakes = [fake.from_tensor(example, static_shapes=True) for example in examples]
-            function: Any = compile_fx(flat.module, fakes)
+        function = _compile(flat, [tensor.detach() for tensor in (*flat.state, *arguments)])
     except Exception as error:  # whatever a compiler does, the graph still runs
         lines = str(error).strip().splitlines() or [""]
         raise CannotCompileError(f"{type(error).__name__}: {lines[0][:200]}") from error
     # The compiled function was made for tensors that want no gradient; aliases share the storage.
-    aliases = {id(tensor): tensor.detach() for tensor in flat.state}
+    state = [tensor.detach() for tensor in flat.state]
 
     def run(*inputs: Tensor) -> Any:
-        return function(*[aliases.get(id(tensor), tensor) for tensor in inputs])
+        return function(*state, *inputs[len(state) :])
 
     return run
+
+
+def _compile(flat: Flat, examples: list[Tensor]) -> Callable[..., Any]:
+    from torch._guards import TracingContext, tracing
+    from torch._inductor.compile_fx import compile_fx
+    from torch._subclasses.fake_tensor import FakeTensorMode
+    from torch.fx.experimental.symbolic_shapes import ShapeEnv
+
+    # Inductor keeps on disk only what was compiled under a shape environment, even where no shape is symbolic.
+    fake = FakeTensorMode(shape_env=ShapeEnv())
+    on_cpu = all(example.device.type == "cpu" for example in examples)
+    with torch.no_grad(), _settings(on_cpu), tracing(TracingContext(fake)):
+        fakes = [fake.from_tensor(example, static_shapes=True) for example in examples]
+        function: Any = compile_fx(flat.module, fakes, decompositions=_decompositions())
+    return cast("Callable[..., Any]", function)
+
+
+def _settings(on_cpu: bool) -> AbstractContextManager[Any]:
+    """Torch's own random stream; the calls in C++; and no check, at every step, of what was checked at capture."""
+    from torch._inductor import config
+
+    lower_product()
+    asserts = dict.fromkeys(["size_asserts", "alignment_asserts", "scalar_asserts"], False)
+    return config.patch({"fallback_random": True, "cpp_wrapper": on_cpu, **asserts})
+
+
+def _decompositions() -> dict[Any, Callable[..., Any]]:
+    """Torch's, and two of operations that Inductor leaves to slower kernels."""
+    from torch._inductor.decomposition import select_decomp_table
+
+    aten = torch.ops.aten
+    return {**select_decomp_table(), aten._foreach_norm.Scalar: _norms, aten.tanh.default: _tanh}
+
+
+def _norms(tensors: list[Tensor], ord: float = 2, dtype: torch.dtype | None = None) -> list[Tensor]:
+    """Norms as plain sums, which are fused with what else reads the tensors."""
+    if ord != 2 or dtype is not None:
+        return NotImplemented
+    return [tensor.square().sum().sqrt() for tensor in tensors]
+
+
+def _tanh(x: Tensor) -> Tensor:
+    """Tanh in two pieces, each right to rounding: its series near 0, where 1 - 2 / (1 + e^2x) cancels."""
+    if x.dtype != torch.float32 or x.device.type != "cpu":
+        return NotImplemented
+    y = x * x
+    near = x * (1 + y * (-1 / 3 + y * (2 / 15 + y * (-17 / 315 + y * (62 / 2835)))))
+    return torch.where(y < 0.09, near, 1 - 2 / (1 + (2 * x).exp()))

@@ -48,6 +48,11 @@ class Update:
             lr.fill_(group["lr"])
 
     @property
+    def settings(self) -> list[Group]:
+        """Everything an optimiser was told; while it is the same, so are learning rates and constants."""
+        return [{**group, "params": None} for group in self.optimizer.param_groups]
+
+    @property
     def constants(self) -> tuple[Any, ...]:
         """What a captured update has baked in; if it changes, the step is captured again."""
         return tuple(
@@ -108,8 +113,9 @@ def _adam(
             eps=group["eps"], amsgrad=False, maximize=group["maximize"], grad_scale=None, found_inf=broken,
         )  # fmt: skip
     else:
-        sizes = _computed_once([(lr / (1 - b1 ** t.double())) for t in steps])
-        roots = _computed_once([(1 - b2 ** t.double()).sqrt() for t in steps])
+        sizes = [(lr / (1 - b1 ** t.double())) for t in steps]
+        numbers = _computed_once(sizes + [(1 - b2 ** t.double()).sqrt() for t in steps])
+        sizes, roots = numbers[: len(steps)], numbers[len(steps) :]
         decay = group["weight_decay"]
         for p, g, m, v, size, root in zip(ps, gs, ms, vs, sizes, roots, strict=True):
             g = _signed(group, p, g, 0.0 if decoupled else decay)

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
-__all__ = ["product_operator", "redirect_products"]
+__all__ = ["lower_product", "product_operator", "redirect_products"]
 
 _libraries: list[Any] = []  # an operator lives as long as its library
-_FEWEST = 100_000  # multiplications below which the detour costs more than the product
+_FEWEST = 1_500_000  # multiplications below which MKL is as fast, since a call of oneDNN costs more
 
 
 def redirect_products(graph: GraphModule) -> None:
@@ -66,6 +66,32 @@ def product_operator() -> Any:
 
 def _product(a: Tensor, b: Tensor, bias: Tensor | None) -> Tensor:
     return torch.ops.mkldnn._linear_pointwise.default(a, b.t(), bias, "none", [], "")
+
+
+@cache
+def lower_product() -> None:
+    """Tell Inductor to call oneDNN itself, and to write a transposed factor in order where it is made."""
+    from torch._inductor.ir import ExternKernel, FixedLayout, MultiOutput, MultiOutputLayout, TensorBox
+    from torch._inductor.lowering import permute, register_lowering
+    from torch._inductor.mkldnn_ir import LinearUnary
+
+    def lowered(a: Any, b: Any, bias: Any) -> Any:
+        rows = ExternKernel.require_contiguous(ExternKernel.realize_input(a))
+        columns = ExternKernel.require_stride1(ExternKernel.realize_input(permute(b, [1, 0])))
+        size = [rows.get_size()[0], columns.get_size()[0]]
+        device = rows.get_device_or_error()
+        layout = FixedLayout(device=device, dtype=rows.get_dtype(), size=size)
+        how: list[Any] = ["none", [-1], ""]
+        if bias is None:
+            product = LinearUnary(layout=layout, inputs=[rows, columns], constant_args=[None, *how])
+        else:
+            added = ExternKernel.require_contiguous(ExternKernel.realize_input(bias))
+            product = LinearUnary(layout=layout, inputs=[rows, columns, added], constant_args=how)
+        output = MultiOutput(layout, product, [])
+        product.layout, product.outputs = MultiOutputLayout(device=device), [output]
+        return TensorBox.create(output)
+
+    register_lowering(product_operator(), type_promotion_kind=None)(lowered)
 
 
 @cache

@@ -287,7 +287,10 @@ class Fit:
             raise self._said(error) from error
         self._counted += 1
         for name, value in self._report.items():
-            self._sums[name] = self._sums[name] + value if name in self._sums else value
+            if name in self._sums:
+                self._sums[name].add_(value)
+            else:
+                self._sums[name] = value.detach().clone()
         self._seconds += time.perf_counter() - began
         self._progress.advance(self.step, self._report)
         return over

@@ -27,6 +27,7 @@ from aevb.inference import (
     products,
 )
 from aevb.inference import objectives as objectives_room
+from aevb.inference.compile import Flat, flatten_graph
 from aevb.inference.inductor import CannotCompileError
 from aevb.models import LatentVariableModel, likelihoods, networks, priors
 
@@ -371,7 +372,7 @@ def test_redirected_products_are_as_precise_as_torchs(monkeypatch):
     if not torch.backends.mkldnn.is_available():
         pytest.skip("needs oneDNN")
     monkeypatch.setattr(products, "_mkl_is_slow", lambda: True)
-    a, b, bias = torch.randn(64, 300), torch.randn(300, 70), torch.randn(70)
+    a, b, bias = torch.randn(128, 300), torch.randn(300, 70), torch.randn(70)
     graph = make_fx(lambda a, b, bias: (a @ b, torch.addmm(bias, a, b), b.t() @ a.t()))(a, b, bias)
     products.redirect_products(graph)
     graph.recompile()
@@ -380,3 +381,35 @@ def test_redirected_products_are_as_precise_as_torchs(monkeypatch):
     exact = a.double() @ b.double()
     for got, expected in zip(graph(a, b, bias), (exact, exact + bias, exact.T), strict=True):
         assert (got - expected).norm() < 1e-6 * expected.norm()
+
+
+@NEEDS_COMPILER
+def test_compiled_products_are_as_precise_in_any_layout(monkeypatch):
+    if not torch.backends.mkldnn.is_available():
+        pytest.skip("needs oneDNN")
+    monkeypatch.setattr(products, "_mkl_is_slow", lambda: True)
+    a, b, bias = torch.randn(128, 300), torch.randn(300, 70), torch.randn(70)
+
+    def several(a, b, bias):
+        once = torch.addmm(bias, (2.0 * a).t().contiguous().t(), b)  # both factors computed, one of them transposed
+        return once, b.t() @ a.t(), a.t() @ once, once @ b.t()
+
+    graph = make_fx(several)(a, b, bias)
+    flat = flatten_graph(graph, [])
+    assert [str(node.target) for node in flat.module.graph.nodes].count("aevb.product.default") == 4
+    run = inductor.compiled(flat, [a, b, bias])
+    for got, expected in zip(run(a, b, bias), several(a.double(), b.double(), bias.double()), strict=True):
+        assert got.shape == expected.shape
+        assert (got - expected).norm() < 1e-6 * expected.norm()
+
+
+@NEEDS_COMPILER
+def test_the_compilers_own_tanh_and_norm_are_right_to_rounding():
+    x = torch.cat([torch.linspace(-12, 12, 20_001), torch.logspace(-30, 1, 400), torch.tensor([0.0, 1e30, -torch.inf])])
+    graph = make_fx(lambda x: (x.tanh(), torch._foreach_norm([x[:20_001], x[:7]])[1]))(x)
+    run = inductor.compiled(Flat(graph, ()), [x])
+    tanh, norm = run(x)
+    exact = x.double().tanh()
+    assert ((tanh - exact).abs() <= 6e-7 * exact.abs()).all()
+    assert torch.allclose(norm.double(), x[:7].double().norm())
+    assert run(torch.full_like(x, torch.nan))[0].isnan().all()

@@ -483,3 +483,17 @@ def test_flow_guide_starts_near_its_normal_and_bends_it():
     z = normal.sample((K,))
     torch.testing.assert_close(guide.posterior(x).log_prob(z), normal.log_prob(z))
     assert math.isfinite(float(guide.posterior(x).log_prob(z).mean().detach()))
+
+
+def test_heads_are_one_product_where_all_are_linear():
+    from aevb.guides.amortized import through
+
+    features = torch.randn(4, B, 8)
+    heads = [nn.Linear(8, 3), nn.Linear(8, 1)]
+    for head, made in zip(heads, through(features, *heads), strict=True):
+        torch.testing.assert_close(made, head(features))
+    other = nn.Sequential(nn.Linear(8, 2), nn.Softplus())
+    assert torch.equal(through(features, heads[0], other)[1], other(features))
+    lazy = nn.LazyLinear(2)
+    assert through(features, lazy, heads[1])[0].shape == (4, B, 2)
+    assert torch.equal(through(features, heads[1], other)[0], heads[1](features))
