@@ -18,7 +18,9 @@ from torch import Tensor
 from .coordinates import dimension, log_density
 from .pair import Data, Pair
 
-__all__ = ["GaussianPosterior", "gaussian_posterior", "refuse_unless_gaussian"]
+__all__ = ["GaussianPosterior", "gaussian_posterior", "misfit", "refuse_unless_gaussian"]
+
+_ROWS = 50  # datapoints whose log p(x, z) is looked at
 
 
 class GaussianPosterior(NamedTuple):
@@ -39,6 +41,32 @@ def gaussian_posterior(pair: Pair, data: Data) -> GaussianPosterior:
     return _posterior(*_expansion(pair, data))
 
 
+def misfit(pair: Pair, data: Data) -> tuple[float, float]:
+    """How far log p(x, u) is from a quadratic at points of its posterior, and how far rounding may put it, in nats.
+
+    Args:
+        pair: A checked pair.
+        data: Some rows, of which the first few are looked at.
+
+    Raises:
+        ValueError: A latent has no gradient.
+    """
+    data = tuple(part[:_ROWS] for part in data)
+    height, slope, precision = _expansion(pair, data)
+    if not bool(precision.isfinite().all()) or bool((torch.linalg.eigvalsh(precision) <= 0).any()):
+        return math.inf, 0.0
+    found = _posterior(height, slope, precision)
+    aslant = found.spread @ torch.arange(1.0, slope.shape[-1] + 1).cos().to(slope)  # along no axis
+    u = torch.cat([found.points(), torch.stack([found.mean + 2.0 * aslant, found.mean - 3.0 * aslant])])
+    with torch.no_grad():
+        values = log_density(pair, data)(u)
+    curve = torch.einsum("kbi,bij,kbj->kb", u, precision, u) / 2
+    expected = height + (u * slope).sum(-1) - curve
+    off = float((values - expected).abs().nan_to_num(nan=math.inf).amax())
+    size = max(float(part.abs().amax()) for part in (values, height, curve))
+    return off, math.sqrt(torch.finfo(height.dtype).eps) * (1.0 + size)
+
+
 def refuse_unless_gaussian(pair: Pair, data: Data, what: str) -> None:
     """Refuse a model whose log p(x, z) is not a quadratic with one maximum in z.
 
@@ -56,10 +84,9 @@ def refuse_unless_gaussian(pair: Pair, data: Data, what: str) -> None:
         "the model the methods summarize and from_summaries"
     )
     try:
-        found = _expansion(pair, data)
+        off, tolerance = misfit(pair, data)
     except (ValueError, RuntimeError) as error:
         raise ValueError(f"{what} needs latents with a gradient, but {names} have none ({error}); {mend}.") from error
-    off, tolerance = _misfit(pair, data, *found)
     if not off <= tolerance:
         raise ValueError(
             f"{what} needs a posterior in closed form, but log p(x, z) of this model is not quadratic in its latents "
@@ -89,19 +116,3 @@ def _posterior(height: Tensor, slope: Tensor, precision: Tensor) -> GaussianPost
     half_log_det = factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
     log_px = height + (slope * mean).sum(-1) / 2 + mean.shape[-1] / 2 * math.log(2 * math.pi) - half_log_det
     return GaussianPosterior(mean, spread, log_px)
-
-
-def _misfit(pair: Pair, data: Data, height: Tensor, slope: Tensor, precision: Tensor) -> tuple[float, float]:
-    """How far log p(x, u) is from the quadratic at points of its posterior, and how far rounding may put it."""
-    if not bool(precision.isfinite().all()) or bool((torch.linalg.eigvalsh(precision) <= 0).any()):
-        return math.inf, 0.0
-    found = _posterior(height, slope, precision)
-    aslant = found.spread @ torch.arange(1.0, slope.shape[-1] + 1).cos().to(slope)  # along no axis
-    u = torch.cat([found.points(), torch.stack([found.mean + 2.0 * aslant, found.mean - 3.0 * aslant])])
-    with torch.no_grad():
-        values = log_density(pair, data)(u)
-    curve = torch.einsum("kbi,bij,kbj->kb", u, precision, u) / 2
-    expected = height + (u * slope).sum(-1) - curve
-    off = float((values - expected).abs().nan_to_num(nan=math.inf).amax())
-    size = max(float(part.abs().amax()) for part in (values, height, curve))
-    return off, math.sqrt(torch.finfo(height.dtype).eps) * (1.0 + size)

@@ -65,7 +65,15 @@ def test_two_continuous_latents_are_integrated():
 def _many(x):
     with pyro.plate("data", len(x)):
         z = pyro.sample("z", dist.Normal(torch.zeros(9), 1.0).to_event(1))
-        pyro.sample("x", dist.Normal(z.sum(-1), 1.0), obs=x)
+        pyro.sample("x", dist.Normal(z.square().sum(-1), 1.0), obs=x)
+
+
+def test_a_linear_gaussian_program_of_many_latents_is_solved():
+    pca = ProbabilisticPCA(20, 9)
+    x = pca.simulate(7)
+    evidence = log_evidence(lambda x: pca(x), None, x, Exact())
+    assert "linear-Gaussian" in evidence.notes[0] and evidence.monte_carlo_error == 0.0
+    torch.testing.assert_close(evidence.log_px.float(), pca.log_evidence(x).detach(), rtol=0, atol=1e-3)
 
 
 def _mixed(x):
@@ -90,7 +98,7 @@ def _wide(x):
 @pytest.mark.parametrize(
     ("model", "why"),
     [
-        (_many, "has 9 latent dimensions"),
+        (_many, "has 9 latent dimensions and is not linear and Gaussian"),
         (_mixed, r"\['c'\] are discrete.*\['z'\] are continuous"),
         (_endless, "'c' takes values without end"),
         (_wide, f"{2**30} states"),
