@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from aevb.data import Dataset
     from aevb.data import load as load_data
-    from aevb.inference import Pair, Run, fit, load, log_evidence
+    from aevb.inference import Pair, Run, doctor, fit, load, log_evidence, refine, verdict
 
 __version__ = "0.1.0"
 
@@ -17,14 +17,28 @@ _HOMES = {
     "Dataset": ("aevb.data", "Dataset"),
     "Pair": ("aevb.inference", "Pair"),
     "Run": ("aevb.inference", "Run"),
+    "doctor": ("aevb.inference", "doctor"),
     "fit": ("aevb.inference", "fit"),
     "load": ("aevb.inference", "load"),
     "load_data": ("aevb.data", "load"),
     "log_evidence": ("aevb.inference", "log_evidence"),
+    "refine": ("aevb.inference", "refine"),
+    "verdict": ("aevb.inference", "verdict"),
 }
 _ROOMS = ("data", "figures", "guides", "inference", "models", "registry", "report")
 
-__all__ = ["Dataset", "Pair", "Run", "fit", "load", "load_data", "log_evidence"]
+__all__ = [
+    "Dataset",
+    "Pair",
+    "Run",
+    "doctor",
+    "fit",
+    "load",
+    "load_data",
+    "log_evidence",
+    "refine",
+    "verdict",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -9,10 +9,11 @@ from torch import Tensor
 from aevb import figures
 from aevb.data import Dataset
 from aevb.inference import Run
+from aevb.inference.evidence import Evidence
 from aevb.inference.uses import decode, generate, infer, reconstruct
 from aevb.report import write_report
 
-__all__ = ["publish", "publish_evidence"]
+__all__ = ["describe_evidence", "publish", "publish_evidence", "rows"]
 
 _SHOWN = 100  # datapoints and samples that are drawn
 _DRAWS = 200  # posterior draws a datapoint in posterior.nc
@@ -65,6 +66,18 @@ def publish_evidence(folder: Path, records: list[dict[str, Any]], khat: Tensor |
     if khat is not None:
         figures.save(figures.khat_histogram(khat), folder / "figures" / "khat.png")
     write_report(folder)
+
+
+def describe_evidence(evidence: Evidence, split: str) -> str:
+    """One line a person can read."""
+    said = (
+        f"{split} log p(x) by {evidence.method} ({evidence.num_samples} samples): {evidence.mean:.3f} +- "
+        f"{evidence.standard_error:.3f} nats per datapoint over {len(evidence.log_px)} datapoints "
+        f"({evidence.direction})"
+    )
+    if evidence.khat_share is not None:
+        said += f"; k-hat above 0.7 on {100 * evidence.khat_share:.1f} % of them"
+    return "\n".join([said, *evidence.notes])
 
 
 def rows(data: Any, count: int) -> Any:

@@ -21,6 +21,13 @@ _CAPTIONS = {
     "reconstructions": "Held-out datapoints above, reconstructions below.",
     "latents": "Posterior means of held-out datapoints, coloured by class.",
     "evidence": "Estimates of log p(x), mean over datapoints with its standard error.",
+    "calibration": (
+        "Calibration on the model's own simulations: the ECDF of the truth's rank among the guide's draws, less the "
+        "uniform one, with its 95 % band."
+    ),
+    "worst_inferred": (
+        "The datapoints that the guide infers worst: the datapoint above, the guide's draws and those of HMC below."
+    ),
     "khat": "Pareto k-hat of each datapoint's importance weights; above 0.7 the estimate is not to be trusted.",
 }
 

@@ -15,6 +15,7 @@ from .evidence import log_evidence
 from .gaps import Gaps, gaps
 from .leave_one_out import loo
 from .microscope import gradient_microscope
+from .model_check import ModelCheck, check_model
 from .model_comparison import compare
 from .objectives import (
     EM,
@@ -39,6 +40,7 @@ from .refine import Refined, refine
 from .run import Run, load
 from .sample_divergence import sample_divergence
 from .trainer import Fit, fit
+from .verdict import Verdict, verdict
 
 __all__ = [
     "EM",
@@ -63,6 +65,10 @@ __all__ = [
     "gradient_microscope",
     "compare",
     "Gaps",
+    "ModelCheck",
+    "check_model",
+    "Verdict",
+    "verdict",
     "gaps",
     "Refined",
     "refine",

@@ -81,7 +81,7 @@ def pareto_khat(log_weights: Tensor) -> Tensor:
     """
     rows = log_weights.detach().double()
     # A guide that is exact has equal weights up to rounding, and no Pareto tail can be fitted to rounding.
-    flat = rows.max(-1).values - rows.min(-1).values < 1e-6
+    flat = rows.max(-1).values - rows.min(-1).values < 1e-4
     khat = torch.full((len(rows),), -torch.inf, dtype=torch.float64)
     if not bool(flat.all()):
         khat[~flat] = smoothed_weights(rows[~flat])[1]

@@ -1,7 +1,7 @@
 """``aevb evidence``: estimate log p(x) of held-out data under a run."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from jsonargparse import ArgumentParser, Namespace
 
@@ -11,6 +11,7 @@ from aevb.commands.words import new_parser, options_of, recipe_of
 if TYPE_CHECKING:
     from aevb.data import Dataset
 
+_POINTS_OF_ALL = 100
 HELP = "estimate the marginal likelihood of held-out data"
 
 
@@ -18,14 +19,17 @@ def parser() -> ArgumentParser:
     """The verb's words."""
     words = new_parser(
         "Estimate log p(x) of held-out data under a fitted run and add it to the run folder's evidence.json.",
-        "Example: aevb evidence runs/first --method importance --samples 5000",
+        "Examples: aevb evidence runs/first --method importance --samples 5000\n"
+        "          aevb evidence runs/first --method all --points 100",
     )
     words.add_argument("run", type=str, help="a run folder")
-    words.add_argument("--method", type=str, default="importance", help=", ".join(registry.EVIDENCE))
+    words.add_argument("--method", type=str, default="importance", help=", ".join([*registry.EVIDENCE, "all"]))
     words.add_argument("--samples", type=int, default=None, help="samples a datapoint (default: the method's own)")
     words.add_argument("--method-args", type=dict, default={}, help="options: --method-args.NAME VALUE")
     words.add_argument("--split", type=str, default="test", help="train, validation or test")
-    words.add_argument("--points", type=int, default=None, help="only the first so many datapoints")
+    words.add_argument(
+        "--points", type=int, default=None, help="only the first so many datapoints (default: all; of all methods, 100)"
+    )
     words.add_argument("--seed", type=int, default=0, help="of the draws")
     words.add_argument("--data-dir", type=str, default=None, help="where files are (default: AEVB_DATA)")
     return words
@@ -35,18 +39,24 @@ def run(args: Namespace) -> int:
     """Estimate, print and add to the folder."""
     from aevb.build import build
     from aevb.inference import load, log_evidence
-    from aevb.publish import publish_evidence, rows
+    from aevb.judge import judge
+    from aevb.publish import describe_evidence, publish_evidence, rows
     from aevb.records import add_records
 
     folder = Path(args.run)
     options = options_of(args.method_args) | ({} if args.samples is None else {"num_samples": args.samples})
-    estimator = build("evidence", args.method, {}, options)
+    everything = args.method == "all"
+    estimator = None if everything else build("evidence", args.method, {}, options)
     fitted = load(folder)
     data = dataset_of(folder, args.data_dir)
     if args.split not in ("train", "validation", "test"):
         raise ValueError(f"unknown split {args.split!r}; known: train, validation, test.")
     part = getattr(data, args.split)
-    points = part if args.points is None else rows(part, args.points)
+    count = args.points or (_POINTS_OF_ALL if everything else None)
+    points = part if count is None else rows(part, count)
+    if estimator is None:
+        judge(folder, fitted, points, split=args.split, options=options, seed=args.seed, image_shape=data.image_shape)
+        return 0
     evidence = log_evidence(fitted.model, fitted.guide, points, estimator, seed=args.seed)
     print(describe_evidence(evidence, args.split))
     records = add_records(folder, [evidence.record(args.split)])
@@ -66,15 +76,3 @@ def dataset_of(folder: Path, data_dir: str | None) -> "Dataset":
     data = load_data(command["data"], variant=command.get("variant"), data_dir=data_dir or command.get("data_dir"))
     # What stands beside the pixels: labels, row numbers, holes.
     return dress(data, recipe_of(Namespace(**command))) if "prior" in command else data
-
-
-def describe_evidence(evidence: Any, split: str) -> str:
-    """One line a person can read."""
-    said = (
-        f"{split} log p(x) by {evidence.method} ({evidence.num_samples} samples): {evidence.mean:.3f} +- "
-        f"{evidence.standard_error:.3f} nats per datapoint over {len(evidence.log_px)} datapoints "
-        f"({evidence.direction})"
-    )
-    if evidence.khat_share is not None:
-        said += f"; k-hat above 0.7 on {100 * evidence.khat_share:.1f} % of them"
-    return "\n".join([said, *evidence.notes])

@@ -8,6 +8,7 @@ from .microscope import gradient_noise
 from .pictures import image_grid, manifold, reconstructions
 from .scatter import latent_scatter
 from .weights import khat_histogram, weight_concentration
+from .worst_inferred import worst_inferred
 
 __all__ = [
     "AXIS_TITLES",
@@ -25,4 +26,5 @@ __all__ = [
     "reconstructions",
     "save",
     "weight_concentration",
+    "worst_inferred",
 ]

@@ -1,0 +1,90 @@
+"""``aevb evidence RUN --method all``: a run's verdict, printed as it comes and kept in the run's folder."""
+
+import inspect
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from aevb import figures
+from aevb.inference import Run
+from aevb.inference.clouds import clouds
+from aevb.inference.data import as_dataset
+from aevb.inference.evidence import Evidence
+from aevb.inference.pair import Pair
+from aevb.inference.verdict import Verdict, every_estimator, verdict
+from aevb.publish import describe_evidence, publish_evidence
+from aevb.records import add_records, read_records
+
+__all__ = ["judge"]
+
+_GALLERY = 5  # of the worst inferred datapoints
+
+
+def judge(
+    folder: Path,
+    run: Run,
+    points: Any,
+    *,
+    split: str,
+    options: dict[str, Any],
+    seed: int,
+    image_shape: tuple[int, int, int] | None = None,
+) -> Verdict:
+    """Ask every estimator and every question of a run, and add what is found to its folder.
+
+    Args:
+        folder: The run folder; each estimate is written there as soon as it is made.
+        run: The run.
+        points: The datapoints.
+        split: What they are called.
+        options: Of :func:`~aevb.inference.verdict.every_estimator`.
+        seed: Of the draws.
+        image_shape: Of a datapoint that is a picture.
+
+    Raises:
+        ValueError: An option is unknown.
+    """
+
+    def tell(name: str, found: Evidence | str) -> None:
+        if isinstance(found, str):
+            print(f"{name}: does not apply. {found}", flush=True)
+            return
+        print(describe_evidence(found, split), flush=True)
+        add_records(folder, [found.record(split)])
+
+    pair = run.pair
+    known = [name for name in inspect.signature(every_estimator).parameters if name != "pair"]
+    if unknown := sorted(options.keys() - known):
+        raise ValueError(f"--method-args.{unknown[0]}: for all methods at once only {', '.join(known)} can be set.")
+    said = verdict(pair, points, every_estimator(pair, **options), tell=tell, seed=seed)
+    print("\n".join(["", *said.sentences]))
+    (folder / "verdict.json").write_text(json.dumps(said.sentences, indent=2) + "\n", encoding="utf-8")
+    said.table.to_csv(folder / "verdict.csv")
+    if "calibration" in said.found:
+        calibration = said.found["calibration"]
+        panels = {site: figures.rank_ecdf(calibration, site) for site in calibration.ranks}
+        for site, figure in panels.items():
+            name = "calibration" if len(panels) == 1 else f"calibration_{site}"
+            figures.save(figure, folder / "figures" / f"{name}.png")
+    if pair.guide is not None:
+        figures.save(_gallery(pair, points, said, image_shape), folder / "figures" / "worst_inferred.png")
+    khat = next((found.khat for found in said.evidence.values() if found.khat is not None), None)
+    publish_evidence(folder, read_records(folder), khat)
+    return said
+
+
+def _gallery(pair: Pair, points: Any, said: Verdict, image_shape: tuple[int, int, int] | None) -> Any:
+    """The worst inferred datapoints: by k-hat, or by what the bound loses on them where there are no weights."""
+    khat = next((found.khat for found in said.evidence.values() if found.khat is not None), None)
+    if khat is not None:
+        badness, name = torch.where(khat.isnan(), torch.inf, khat), "k-hat"
+    elif "gaps" in said.found:
+        badness, name = said.found["gaps"].total.values, "gap"
+    else:
+        badness, name = torch.zeros(len(points)), ""
+    worst = badness.argsort(descending=True, stable=True)[:_GALLERY]
+    drawn = clouds(pair, as_dataset(points, worst.device)[worst])
+    titles = [f"row {int(row)}" + (f", {name} {float(badness[row]):.2f}" if name else "") for row in worst]
+    return figures.worst_inferred(drawn.data[0].flatten(1), drawn.guide, drawn.chains, titles, image_shape)

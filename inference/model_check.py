@@ -1,0 +1,188 @@
+r"""Whether the model could have made the data: the same questions put to real data and to its own simulations.
+
+1. The aggregate posterior: one z ~ q(z|x_i) a datapoint. Of a model that is right, those of real data and those of
+   simulated data are one sample of one law (the prior, where the guide is right too); an energy test says whether.
+2. The posterior predictive: p_i = P( log p(x_rep|z) <= log p(x_i|z) ), z ~ q(z|x_i), x_rep ~ p(x|z). Not uniform in
+   general, since z has seen x_i; but of a model that is right the same on real and on simulated data.
+
+Whatever a poor guide does, it does to both alike, so what differs is the model's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .coordinates import flatten
+from .data import as_dataset, chunks
+from .elbo_surgery import elbo_surgery
+from .pair import Data, Pair, as_data
+from .random_state import RandomState
+
+__all__ = ["ModelCheck", "check_model", "energy_test", "predictive_draws"]
+
+_LEVEL = 0.01
+_ROWS = 2000
+
+
+@dataclass(frozen=True)
+class ModelCheck:
+    """Real data beside simulated ones.
+
+    Args:
+        marginal_kl: KL(qbar(z) || p(z)) of the real data's aggregate posterior, nats; not a number without a density.
+        simulated_kl: The same of as many simulated datapoints: what a right model would have.
+        aggregate_p: The p-value that both aggregate posteriors are one.
+        p_values: Posterior predictive p-values of real datapoints, ``[N]``.
+        simulated_p_values: Of simulated ones, ``[N]``.
+        predictive_p: The p-value that both are one sample.
+    """
+
+    marginal_kl: float
+    simulated_kl: float
+    aggregate_p: float
+    p_values: Tensor
+    simulated_p_values: Tensor
+    predictive_p: float
+
+    @property
+    def aggregate_fails(self) -> bool:
+        """Whether real datapoints lie elsewhere in latent space than simulated ones (level 0.01)."""
+        return self.aggregate_p < _LEVEL
+
+    @property
+    def predictive_fails(self) -> bool:
+        """Whether real datapoints fit their own posterior predictive otherwise than simulated ones (level 0.01)."""
+        return self.predictive_p < _LEVEL
+
+    @property
+    def fails(self) -> bool:
+        """Whether either fails."""
+        return self.aggregate_fails or self.predictive_fails
+
+    @property
+    def sentences(self) -> tuple[str, str]:
+        """One sentence for the latent side and one for the data side."""
+        where = "elsewhere in latent space than" if self.aggregate_fails else "where"
+        tail = "" if self.aggregate_fails else " do"
+        aggregate = (
+            f"Real datapoints are inferred {where} the model's own simulations{tail} (p = {self.aggregate_p:.2g}; the "
+            f"aggregate posterior is {self.marginal_kl:.2f} nats from the prior, that of simulations "
+            f"{self.simulated_kl:.2f})."
+        )
+        mean, simulated = float(self.p_values.mean()), float(self.simulated_p_values.mean())
+        worse = "worse" if mean < simulated else "better"
+        verdict = f"fit their posterior predictive {worse} than" if self.predictive_fails else "fit as well as"
+        predictive = (
+            f"Real datapoints {verdict} simulated ones (posterior predictive p-values: mean {mean:.2f} against "
+            f"{simulated:.2f}, p = {self.predictive_p:.2g})."
+        )
+        return aggregate, predictive
+
+
+def check_model(
+    pair: Pair, data: Any, *, num_samples: int = 50, num_permutations: int = 499, seed: int = 0
+) -> ModelCheck:
+    """Put the questions.
+
+    Args:
+        pair: A checked pair with a guide.
+        data: Real, best held-out datapoints; some hundreds see much.
+        num_samples: Posterior draws a datapoint behind a predictive p-value.
+        num_permutations: Of the energy test.
+        seed: Of the draws.
+
+    References:
+        Posterior Predictive Assessment of Model Fitness via Realized Discrepancies (Gelman, Meng & Stern, 1996);
+        Testing for Equal Distributions in High Dimension (Szekely & Rizzo, 2004); ELBO surgery (Hoffman & Johnson,
+        2016)
+    """
+    from scipy.stats import ks_2samp
+
+    device = pair.example[0].device
+    dataset = as_dataset(data, device)
+    with RandomState(seed, device), pair.evaluation():
+        real = as_data(dataset[torch.arange(len(dataset), device=device)])
+        simulated = pair.dreamt_data(real, pair.dream(real)[1])
+        latents = [_one_draw_each(pair, rows) for rows in (real, simulated)]
+        values = [_p_values(pair, rows, num_samples) for rows in (real, simulated)]
+        aggregate_p = energy_test(*latents, num_permutations=num_permutations)
+    kl = [float("nan")] * 2
+    if pair.has_density:
+        kl = [elbo_surgery(pair, rows, seed=seed).marginal_kl for rows in (real, simulated)]
+    return ModelCheck(
+        marginal_kl=kl[0],
+        simulated_kl=kl[1],
+        aggregate_p=aggregate_p,
+        p_values=values[0],
+        simulated_p_values=values[1],
+        predictive_p=float(ks_2samp(values[0].numpy(), values[1].numpy()).pvalue),
+    )
+
+
+def energy_test(first: Tensor, second: Tensor, *, num_permutations: int = 499) -> float:
+    """The p-value that two samples ``[n, D]`` and ``[m, D]`` are of one law, by permutations of the energy distance.
+
+    Every column is brought to one scale first.
+    """
+    both = torch.cat([first, second]).double()
+    both = (both - both.mean(0)) / both.std(0).clamp(min=1e-12)
+    distances = torch.cdist(both, both)
+    n = len(first)
+
+    def energy(order: Tensor) -> Tensor:
+        moved = distances[order][:, order]
+        return 2 * moved[:n, n:].mean() - moved[:n, :n].mean() - moved[n:, n:].mean()
+
+    seen = energy(torch.arange(len(both)))
+    others = torch.stack([energy(torch.randperm(len(both))) for _ in range(num_permutations)])
+    return float((1 + (others >= seen).sum()) / (1 + num_permutations))
+
+
+def predictive_draws(pair: Pair, data: Any, num_samples: int = 100, seed: int = 0) -> dict[str, Tensor]:
+    """Draw x ~ p(x|z), z ~ q(z|x_i), for every datapoint: observed site to ``[num_samples, N, *event]``."""
+    device = pair.example[0].device
+    rows = as_dataset(data, device)
+    with RandomState(seed, device), pair.evaluation():
+        parts = []
+        for part in chunks(rows, max(1, _ROWS // num_samples)):
+            told = pair.likelihoods(pair.sample_guide(part, num_samples), part)
+            parts.append({name: _laid_out(pair, fn.sample()) for name, fn in told.items()})
+    return {name: torch.cat([part[name] for part in parts], 1) for name in parts[0]}
+
+
+def _laid_out(pair: Pair, value: Tensor) -> Tensor:
+    """Draws with the plates of an observed site behind the batch, where its data have them."""
+    return value.movedim(pair.max_plate_nesting, 1)
+
+
+def _one_draw_each(pair: Pair, rows: Data) -> Tensor:
+    return torch.cat([flatten(pair, pair.sample_guide(part))[0] for part in chunks(_as(rows), _ROWS)]).cpu()
+
+
+def _p_values(pair: Pair, rows: Data, num_samples: int) -> Tensor:
+    """P(log p(x_rep|z) <= log p(x|z)) of each datapoint; ties, which discrete data have, are broken at random."""
+    found = []
+    for part in chunks(_as(rows), max(1, _ROWS // num_samples)):
+        z = pair.sample_guide(part, num_samples)
+        told = pair.likelihoods(z, part)
+        seen = pair.log_densities(z, part)[1]
+        drawn = [fn.log_prob(fn.sample()) for fn in told.values()]
+        again = sum((_per_datapoint(value, seen) for value in drawn[1:]), _per_datapoint(drawn[0], seen))
+        ties = (again == seen).double() * torch.rand_like(seen, dtype=torch.float64)
+        found.append(((again < seen).double() + ties).mean(0).cpu())
+    return torch.cat(found)
+
+
+def _per_datapoint(value: Tensor, like: Tensor) -> Tensor:
+    """A log-density with its inner plates summed, ``[K, batch]``."""
+    while value.dim() > like.dim():
+        value = value.sum(1)
+    return value
+
+
+def _as(rows: Data) -> Any:
+    return as_dataset(rows, rows[0].device)

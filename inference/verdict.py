@@ -1,0 +1,165 @@
+"""A verdict on a fitted pair: every estimator that applies, then what their numbers mean, in sentences.
+
+Each estimator and each question is asked by itself: one that does not apply, or fails, is listed with its reason and
+loses none of the others.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from .data import Dataset, as_dataset
+from .evidence import (
+    ELBO,
+    AnnealedImportanceSampling,
+    DensityFit,
+    Estimator,
+    Evidence,
+    Exact,
+    ImportanceSampling,
+    ParetoSmoothedImportanceSampling,
+)
+from .pair import Pair
+from .questions import QUESTIONS, Case
+from .random_state import RandomState
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["Verdict", "every_estimator", "verdict"]
+
+Told = Callable[[str, "Evidence | str"], None]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What was found, and what it means.
+
+    Args:
+        evidence: What each estimator that applies says, by name.
+        refused: Why the others say nothing.
+        seconds: What each took.
+        sentences: The answers, one a question.
+        doubtful: Rows whose importance weights are not to be trusted, the worst first.
+        found: What answers were read from: ``sandwich``, ``gaps``, ``calibration``, ``model``.
+    """
+
+    evidence: Mapping[str, Evidence]
+    refused: Mapping[str, str]
+    seconds: Mapping[str, float]
+    sentences: tuple[str, ...]
+    doubtful: Tensor
+    found: Mapping[str, Any]
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """A row an estimator, in the order they were asked."""
+        import pandas as pd
+
+        told = ["direction", "mean", "standard_error", "monte_carlo_error", "num_samples", "khat_over_0.7"]
+        rows = []
+        for name, seconds in self.seconds.items():
+            record = self.evidence[name].record("") if name in self.evidence else {}
+            rows.append({"method": name, **{column: record.get(column) for column in told}, "seconds": seconds})
+        table = pd.DataFrame(rows).set_index("method")
+        return table.assign(reason=[self.refused.get(name, "") for name in table.index])
+
+
+def every_estimator(
+    pair: Pair, *, num_samples: int = 1000, num_temperatures: int = 300, num_chains: int = 8
+) -> dict[str, Estimator]:
+    """Every estimator there is, by name; those that do not apply to the pair say so when they are asked.
+
+    Args:
+        pair: The pair.
+        num_samples: Importance samples, and draws of the bound.
+        num_temperatures: Of annealing.
+        num_chains: Chains a datapoint of annealing.
+    """
+    annealing = AnnealedImportanceSampling(num_temperatures, num_chains)
+    starts = dict.fromkeys([_start(pair), "prior"])
+    return {
+        "elbo": ELBO(num_samples),
+        "importance": ImportanceSampling(num_samples),
+        "psis": ParetoSmoothedImportanceSampling(num_samples),
+        **{f"ais from the {start}": replace(annealing, start=start) for start in starts},
+        "density-fit": DensityFit(),
+        "exact": Exact(),
+    }
+
+
+def verdict(
+    pair: Pair,
+    data: Any,
+    estimators: Mapping[str, Estimator] | None = None,
+    *,
+    annealing: AnnealedImportanceSampling | None = None,
+    tell: Told = lambda name, found: None,
+    seed: int = 0,
+) -> Verdict:
+    """Ask every estimator and every question.
+
+    Args:
+        pair: A checked pair.
+        data: Held-out datapoints; a hundred say much.
+        estimators: By name; as a default :func:`every_estimator`.
+        annealing: How simulated data are sandwiched; as a default the first annealing of :func:`every_estimator`.
+        tell: Called with each estimator's name and its evidence, or the reason why there is none, as soon as it is
+            done.
+        seed: Of all draws.
+
+    Returns:
+        The estimates, and the sentences that they end in.
+
+    References:
+        Yes, but Did It Work? Evaluating Variational Inference (Yao et al., 2018), https://arxiv.org/abs/1802.02538
+    """
+    rows = as_dataset(data, pair.example[0].device)
+    evidence, refused, seconds = dict[str, Evidence](), dict[str, str](), dict[str, float]()
+    for name, estimator in (every_estimator(pair) if estimators is None else estimators).items():
+        began = time.perf_counter()
+        found = _ask(name, estimator, pair, rows, seed)
+        seconds[name] = time.perf_counter() - began
+        if isinstance(found, Evidence):
+            evidence[name] = found
+        else:
+            refused[name] = found
+        tell(name, found)
+    case = Case(pair, rows, evidence, seconds, annealing or AnnealedImportanceSampling(300, 8, _start(pair)), seed)
+    sentences = tuple(_answer(name, question, case) for name, question in QUESTIONS.items())
+    return Verdict(evidence, refused, seconds, sentences, case.doubtful, case.found)
+
+
+def _start(pair: Pair) -> str:
+    """Where annealed chains start best: a guide without a density still has moments."""
+    if pair.guide is None:
+        return "prior"
+    return "guide" if pair.has_density else "moments"
+
+
+def _ask(name: str, estimator: Estimator, pair: Pair, rows: Dataset, seed: int) -> Evidence | str:
+    try:
+        with RandomState(seed, pair.example[0].device), pair.evaluation():
+            found = replace(estimator(pair, rows), method=name)
+    except Exception as error:  # one estimator that fails must not lose the others
+        return _reason(error)
+    lost = int((~found.log_px.isfinite()).sum())
+    return f"it is not finite on {lost} of {len(rows)} datapoints." if lost else found
+
+
+def _answer(name: str, question: Callable[[Case], str], case: Case) -> str:
+    try:
+        return question(case)
+    except Exception as error:  # likewise a question
+        return f"Not answered, {name}: {_reason(error)}"
+
+
+def _reason(error: Exception) -> str:
+    said = " ".join(str(error).split())
+    said = said if isinstance(error, ValueError) else f"{type(error).__name__}: {said}"
+    return f"{said[:300].rstrip('.')}."

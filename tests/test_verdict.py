@@ -1,0 +1,191 @@
+"""The verdict: every estimator beside the others, each fault given to whose it is, and nothing lost by a failure."""
+
+import json
+
+import pandas as pd
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+
+from aevb.__main__ import main
+from aevb.inference import Pair, questions, verdict
+from aevb.inference.clouds import clouds
+from aevb.inference.evidence import ELBO, AnnealedImportanceSampling, Exact, ImportanceSampling
+from aevb.inference.verdict import every_estimator
+from aevb.models import ProbabilisticPCA
+
+SHORT = AnnealedImportanceSampling(20, 4, num_tuning=10, progress=False)
+FEW = {"elbo": ELBO(200), "importance": ImportanceSampling(200), "ais": SHORT, "exact": Exact()}
+
+
+@pytest.fixture(autouse=True)
+def _few(monkeypatch):
+    torch.manual_seed(0)
+    monkeypatch.setattr(questions, "_SIMULATIONS", 200)
+    monkeypatch.setattr(questions, "_GAP_POINTS", 5)
+
+
+def _pair(model, x, narrower=1.0):
+    def guide(x):
+        exact = model.posterior(x)
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.MultivariateNormal(exact.mean, exact.covariance_matrix * narrower))
+
+    return Pair(model, guide).check(x[:16])
+
+
+def _model():
+    return ProbabilisticPCA(data_dim=8, latent_dim=4)
+
+
+def test_nobody_is_blamed_for_a_right_pair():
+    model = _model()
+    x = model.simulate(60)
+    found = verdict(_pair(model, x), x, FEW, annealing=SHORT)
+    assert found.sentences[0].startswith("Use exact: log p(x) = ")
+    assert "they meet" in found.sentences[1]
+    assert "to be trusted on all 60" in found.sentences[2] and len(found.doubtful) == 0
+    assert "next to nothing is lost" in found.sentences[3]
+    assert found.sentences[-1] == "So no fault is found, neither with the guide nor with the model."
+    assert list(found.table.index) == list(FEW)
+    exact = model.log_evidence(x).mean().item()
+    assert found.table["mean"].to_numpy() == pytest.approx([exact] * 4, abs=1e-3)
+
+
+def test_a_narrow_guide_is_blamed():
+    model = _model()
+    x = model.simulate(60)
+    found = verdict(_pair(model, x, narrower=0.2), x, FEW, annealing=SHORT)
+    assert "not to be trusted on" in found.sentences[2]
+    weighed = found.evidence["importance"]
+    assert str(int(weighed.khat.argmax())) in found.sentences[2].partition("rows ")[2].split(",")[0]
+    assert "too narrow" in found.sentences[4]
+    assert found.sentences[-1].startswith("So the fault is the guide's")
+
+
+def test_the_model_is_blamed_for_data_that_are_not_its_own():
+    model = _model()
+    x = 2.0 * model.simulate(60)
+    found = verdict(_pair(model, x), x, FEW, annealing=SHORT)
+    assert found.sentences[-1].startswith("So the fault is the model's")
+
+
+def test_what_fails_is_named_and_loses_nothing(monkeypatch):
+    model = _model()
+    x = model.simulate(20)
+
+    def broken(pair, rows):
+        raise ZeroDivisionError("no samples")
+
+    def infinite(pair, rows):
+        found = ELBO(10)(pair, rows)
+        found.log_px[3] = -torch.inf
+        return found
+
+    def unanswerable(case):
+        raise ValueError("nobody knows")
+
+    monkeypatch.setitem(questions.QUESTIONS, "whether the guide is calibrated", unanswerable)
+    told = []
+    found = verdict(
+        _pair(model, x),
+        x,
+        {"broken": broken, "infinite": infinite, "elbo": ELBO(50)},
+        annealing=SHORT,
+        tell=lambda name, said: told.append(name),
+    )
+    assert told == ["broken", "infinite", "elbo"]
+    assert found.refused["broken"] == "ZeroDivisionError: no samples."
+    assert "not finite on 1 of 20" in found.refused["infinite"]
+    assert found.sentences[0].startswith("Use elbo")
+    assert found.sentences[4] == "Not answered, whether the guide is calibrated: nobody knows."
+    assert found.sentences[-1].startswith("Not answered, whose fault it is")
+    assert found.table.loc["broken", "reason"] == found.refused["broken"]
+
+
+def test_the_highest_bound_is_used_unless_a_quicker_one_is_as_good():
+    model = _model()
+    x = model.simulate(40)
+    pair = _pair(model, x, narrower=0.3)
+    found = verdict(pair, x, {"elbo": ELBO(500), "ais": AnnealedImportanceSampling(100, 8, progress=False)})
+    assert found.sentences[0].startswith("Use ais") and "elbo lies" in found.sentences[0]
+    same = {"slow": found.evidence["ais"], "quick": found.evidence["ais"]}
+    case = questions.Case(pair, x, same, {"slow": 8.0, "quick": 2.0}, SHORT, 0)
+    said = questions.QUESTIONS["which estimate to use"](case)
+    assert said.startswith("Use slow") and "quick is as good" in said and "25% of its time" in said
+
+
+def _plain_model(x):
+    with pyro.plate("data", len(x)):
+        scale = pyro.sample("scale", dist.Gamma(4.0, 4.0))
+        z = pyro.sample("z", dist.Normal(x.new_zeros(2), 1.0).to_event(1))
+        pyro.sample("x", dist.Normal(z.repeat_interleave(2, -1), scale.unsqueeze(-1) + 0.3).to_event(1), obs=x)
+
+
+def _plain_guide(x):
+    with pyro.plate("data", len(x)):
+        pyro.sample("scale", dist.LogNormal(x.std(-1).log(), 0.5))
+        pyro.sample("z", dist.Normal(x.reshape(len(x), 2, 2).mean(-1) * 0.7, 0.5).to_event(1))
+
+
+def test_plain_functions_with_two_sites_are_judged():
+    x = torch.randn(30, 4)
+    pair = Pair(_plain_model, _plain_guide).check(x[:16])
+    found = verdict(pair, x, {"elbo": ELBO(100), "importance": ImportanceSampling(200)}, annealing=SHORT)
+    assert not found.refused and not any("Not answered" in said for said in found.sentences)
+    assert set(found.found["calibration"].ranks) == {"scale", "z"}
+
+
+def test_clouds_are_those_of_the_posterior():
+    model = _model()
+    x = model.simulate(3)
+    drawn = clouds(_pair(model, x, narrower=0.25), x, num_draws=2000)
+    exact = model.posterior(x)
+    assert drawn.guide.shape == drawn.chains.shape == (2000, 3, 4)
+    assert (drawn.rhat < 1.05).all()
+    ratio = drawn.guide.var(0) / exact.variance
+    assert torch.allclose(ratio, torch.full_like(ratio, 0.25), rtol=0.25)
+    assert torch.allclose(drawn.chains.var(0), exact.variance, rtol=0.35)
+    assert ((drawn.chains.mean(0) - exact.mean).abs() < 0.25 * exact.stddev).all()
+
+
+FIT = ["--hidden", "8", "--latent-dim", "2", "--epochs", "2", "--quiet"]
+QUICK = ["--points", "12", "--samples", "60", "--method-args.num_temperatures", "10", "--method-args.num_chains", "2"]
+
+
+@pytest.mark.parametrize("guide", ["normal", "implicit"])
+def test_the_command_judges_a_run(guide, tmp_path, capsys):
+    objective = "avb" if guide == "implicit" else "sgvb"
+    words = ["fit", "digits", *FIT, "--guide", guide, "--objective", objective, "--out", str(tmp_path)]
+    assert main(words) == 0
+    assert main(["evidence", str(tmp_path), "--method", "all", *QUICK]) == 0
+    said = capsys.readouterr().out
+    sentences = json.loads((tmp_path / "verdict.json").read_text())
+    assert len(sentences) == len(questions.QUESTIONS) and all(sentence in said for sentence in sentences)
+    table = pd.read_csv(tmp_path / "verdict.csv", index_col="method")
+    records = {r["method"]: r for r in json.loads((tmp_path / "evidence.json").read_text())}
+    assert set(table.index[table["mean"].notna()]) <= set(records)
+    pictures = {path.stem for path in (tmp_path / "figures").iterdir()}
+    assert {"calibration", "worst_inferred"} <= pictures
+    assert sentences[0] in (tmp_path / "report.html").read_text().replace("&#x27;", "'")
+    if guide == "implicit":
+        assert "does not apply" in said and "importance" in said
+        assert pd.isna(table.loc["importance", "mean"]) and "ais from the moments" in records
+    else:
+        assert records["exact"]["num_points"] == 12
+
+
+def test_an_option_that_no_estimator_has_is_an_error_in_one_line(tmp_path, capsys):
+    assert main(["fit", "digits", *FIT, "--out", str(tmp_path)]) == 0
+    capsys.readouterr()
+    assert main(["evidence", str(tmp_path), "--method", "all", "--method-args.fish", "3"]) != 0
+    said = capsys.readouterr().err.strip()
+    assert "fish" in said and "\n" not in said
+
+
+def test_every_estimator_starts_chains_where_the_guide_allows():
+    model = _model()
+    x = model.simulate(20)
+    assert "ais from the guide" in every_estimator(_pair(model, x))
+    assert "ais from the guide" not in every_estimator(Pair(model, None).check(x))
