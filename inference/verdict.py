@@ -162,4 +162,4 @@ def _answer(name: str, question: Callable[[Case], str], case: Case) -> str:
 def _reason(error: Exception) -> str:
     said = " ".join(str(error).split())
     said = said if isinstance(error, ValueError) else f"{type(error).__name__}: {said}"
-    return f"{said[:300].rstrip('.')}."
+    return f"{said[:600].rstrip('.')}."
