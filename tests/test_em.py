@@ -146,9 +146,9 @@ def test_a_gaussian_programs_posterior_is_found_from_its_density(factors):
 
 
 def test_a_plain_program_reaches_the_same_optimum(factors):
-    optimizer = partial(torch.optim.Adam, lr=0.02)
+    optimizer = partial(torch.optim.Adam, lr=0.03)
     options = {"batch_size": 500, "progress": False, "device": "cpu", "seed": 3}
-    run = fit(factor_program, None, factors, objective=EM(num_updates=3), optimizer=optimizer, steps=400, **options)
+    run = fit(factor_program, None, factors, objective=EM(num_updates=3), optimizer=optimizer, steps=250, **options)
     assert run.history["bound"].iloc[-1] == pytest.approx(from_scikit_learn(factors), abs=2e-3)
 
 
