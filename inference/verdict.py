@@ -27,6 +27,7 @@ from .evidence import (
 from .pair import Pair
 from .questions import QUESTIONS, Case
 from .random_state import RandomState
+from .run import Run
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -94,7 +95,7 @@ def every_estimator(
 
 
 def verdict(
-    pair: Pair,
+    pair: Pair | Run,
     data: Any,
     estimators: Mapping[str, Estimator] | None = None,
     *,
@@ -105,7 +106,7 @@ def verdict(
     """Ask every estimator and every question.
 
     Args:
-        pair: A checked pair.
+        pair: A run, or a checked pair.
         data: Held-out datapoints; a hundred say much.
         estimators: By name; as a default :func:`every_estimator`.
         annealing: How simulated data are sandwiched; as a default the first annealing of :func:`every_estimator`.
@@ -119,6 +120,7 @@ def verdict(
     References:
         Yes, but Did It Work? Evaluating Variational Inference (Yao et al., 2018), https://arxiv.org/abs/1802.02538
     """
+    pair = pair.pair if isinstance(pair, Run) else pair
     rows = as_dataset(data, pair.example[0].device)
     evidence, refused, seconds = dict[str, Evidence](), dict[str, str](), dict[str, float]()
     for name, estimator in (every_estimator(pair) if estimators is None else estimators).items():
