@@ -61,6 +61,8 @@ def _compile(flat: Flat, examples: list[Tensor]) -> Callable[..., Any]:
     on_cpu = all(example.device.type == "cpu" for example in examples)
     with torch.no_grad(), _settings(on_cpu), tracing(TracingContext(fake)):
         fakes = [fake.from_tensor(example, static_shapes=True) for example in examples]
+        for node, stand_in in zip(flat.module.graph.find_nodes(op="placeholder"), fakes, strict=True):
+            node.meta["val"] = stand_in  # where some have one and some have none, Inductor takes the latter for nothing
         function: Any = compile_fx(flat.module, fakes, decompositions=_decompositions())
     return cast("Callable[..., Any]", function)
 

@@ -37,9 +37,10 @@ def test_a_compiled_graph_gives_the_same_numbers():
     def density(u):
         return (-(u @ weight).tanh().square().div(scale.exp()).sum(-1), u * 2.0)
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", RuntimeWarning)  # a fallback would say so
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always", RuntimeWarning)
         graph = captured(density, torch.zeros(3, 5), compile=True)
+    assert graph is not density and not said  # a fallback would say so
     u = torch.randn(3, 5)
     for found, expected in zip(graph(u), density(u), strict=True):
         torch.testing.assert_close(found, expected)
@@ -89,6 +90,23 @@ def test_captured_weights_are_the_same_weights(rows, monkeypatch):
     assert 1 <= len(calls) <= 4  # one a shape, however many chunks
     torch.testing.assert_close(found[0].log_px, found[1].log_px, rtol=1e-6, atol=1e-6)
     torch.testing.assert_close(found[0].khat, found[1].khat, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
+def test_compiled_weights_are_the_same_weights(monkeypatch):
+    torch.manual_seed(0)
+    x = torch.bernoulli(torch.rand(20, 12))
+    model = LatentVariableModel(priors.StandardNormal(3), networks.MLP(3, 12, hidden=[16]), likelihoods.Bernoulli())
+    guide = guides.Normal(latent_dim=3, encoder=networks.MLP(12, hidden=[16]))
+    found = []
+    for worth in (10**9, 1):
+        monkeypatch.setattr(importance_sampling, "_WORTH_CAPTURING", worth)
+        monkeypatch.setattr(importance_sampling, "worth_compiling", lambda *_: True)
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always", RuntimeWarning)
+            found.append(log_evidence(model, guide, x, ImportanceSampling(100, rows=2000)))
+        assert not said  # a fallback would say so
+    torch.testing.assert_close(found[0].log_px, found[1].log_px, rtol=1e-6, atol=1e-6)
 
 
 def test_a_program_that_branches_on_its_data_is_weighed_uncaptured(monkeypatch):
