@@ -77,11 +77,17 @@ def _settings(on_cpu: bool) -> AbstractContextManager[Any]:
 
 
 def _decompositions() -> dict[Any, Callable[..., Any]]:
-    """Torch's, and two of operations that Inductor leaves to slower kernels."""
+    """Torch's, and those of operations that Inductor leaves to slower kernels."""
     from torch._inductor.decomposition import select_decomp_table
 
     aten = torch.ops.aten
-    return {**select_decomp_table(), aten._foreach_norm.Scalar: _norms, aten.tanh.default: _tanh}
+    own: dict[Any, Callable[..., Any]] = {
+        aten._foreach_norm.Scalar: _norms,
+        aten.tanh.default: _tanh,
+        aten.sigmoid.default: _sigmoid,
+        aten.binary_cross_entropy_with_logits.default: _bernoulli,
+    }
+    return {**select_decomp_table(), **own}
 
 
 def _norms(tensors: list[Tensor], ord: float = 2, dtype: torch.dtype | None = None) -> list[Tensor]:
@@ -98,3 +104,24 @@ def _tanh(x: Tensor) -> Tensor:
     y = x * x
     near = x * (1 + y * (-1 / 3 + y * (2 / 15 + y * (-17 / 315 + y * (62 / 2835)))))
     return torch.where(y < 0.09, near, 1 - 2 / (1 + (2 * x).exp()))
+
+
+def _sigmoid(x: Tensor) -> Tensor:
+    """By e^-|x|, which the Bernoulli likelihood of the same logits has worked out as well."""
+    if x.dtype != torch.float32 or x.device.type != "cpu":
+        return NotImplemented
+    y = (-x.abs()).exp()
+    return torch.where(x >= 0, 1.0, y) / (1.0 + y)
+
+
+def _bernoulli(
+    x: Tensor, target: Tensor, weight: Tensor | None = None, pos_weight: Tensor | None = None, reduction: int = 1
+) -> Tensor:
+    """-log p(target) of logits x, with log(1 + y) = 2 artanh(y / (2 + y)) by its series, right to rounding."""
+    if x.dtype != torch.float32 or x.device.type != "cpu" or weight is not None or pos_weight is not None or reduction:
+        return NotImplemented
+    y = (-x.abs()).exp()  # in (0, 1], so s is at most 1/3
+    s = y / (2.0 + y)
+    q = s * s
+    series = 1 + q * (1 / 3 + q * (1 / 5 + q * (1 / 7 + q * (1 / 9 + q * (1 / 11 + q * (1 / 13 + q * (1 / 15)))))))
+    return x.clamp(min=0.0) - x * target + 2.0 * s * series

@@ -404,12 +404,22 @@ def test_compiled_products_are_as_precise_in_any_layout(monkeypatch):
 
 
 @NEEDS_COMPILER
-def test_the_compilers_own_tanh_and_norm_are_right_to_rounding():
+def test_the_compilers_own_functions_are_right_to_rounding():
     x = torch.cat([torch.linspace(-12, 12, 20_001), torch.logspace(-30, 1, 400), torch.tensor([0.0, 1e30, -torch.inf])])
-    graph = make_fx(lambda x: (x.tanh(), torch._foreach_norm([x[:20_001], x[:7]])[1]))(x)
-    run = inductor.compiled(Flat(graph, ()), [x])
-    tanh, norm = run(x)
-    exact = x.double().tanh()
-    assert ((tanh - exact).abs() <= 6e-7 * exact.abs()).all()
-    assert torch.allclose(norm.double(), x[:7].double().norm())
-    assert run(torch.full_like(x, torch.nan))[0].isnan().all()
+    logits, target = torch.linspace(-90, 90, 20_000), torch.rand(20_000).round(decimals=1)
+
+    def several(x, logits, target):
+        loss = torch.nn.functional.binary_cross_entropy_with_logits(logits, target, reduction="none")
+        return x.tanh(), torch._foreach_norm([x[:20_001], x[:7]])[1], logits.sigmoid(), loss
+
+    graph = make_fx(several)(x, logits, target)
+    run = inductor.compiled(Flat(graph, ()), [x, logits, target])
+    tanh, norm, sigmoid, loss = run(x, logits, target)
+    exact = several(x.double(), logits.double(), target.double())
+    assert ((tanh - exact[0]).abs() <= 6e-7 * exact[0].abs()).all()
+    torch.testing.assert_close(norm.double(), exact[1], rtol=1e-6, atol=0.0)
+    assert ((sigmoid - exact[2]).abs() <= 6e-7 * exact[2] + 1e-38).all()
+    size = logits.abs() + exact[3]  # a loss near 0 is the difference of larger numbers, here as in torch
+    assert ((loss - exact[3]).abs() <= 3e-7 * size + 1e-38).all()
+    nothing = torch.full_like(logits, torch.nan)
+    assert all(found.isnan().all() for found in run(x * torch.nan, nothing, target)[::2])
