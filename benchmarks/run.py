@@ -31,13 +31,12 @@ def main() -> None:
 
     arguments = _arguments(list(WORKLOADS))
     peers = _environment()
-    tables: list[str] = []
     for name in arguments.workloads:
         for threads in arguments.threads or WORKLOADS[name].threads:
-            tables.append(_table(peers, name, WORKLOADS[name], threads, arguments))
-            print(tables[-1], flush=True)
+            table = _table(peers, name, WORKLOADS[name], threads, arguments)
+            print(table, flush=True)
             if arguments.out:
-                Path(arguments.out).write_text(_page(tables, arguments), encoding="utf-8")
+                _put(Path(arguments.out), table, [workload.title for workload in WORKLOADS.values()])
 
 
 def _arguments(known: list[str]) -> argparse.Namespace:
@@ -118,6 +117,8 @@ def _table(peers: Path, name: str, workload: Workload, threads: int, arguments: 
     lines = [
         f"### {workload.title}; {threads} thread{'s' * (threads > 1)}",
         "",
+        f"{datetime.date.today()}, {arguments.rounds} rounds, load average {os.getloadavg()[0]:.1f} at the end.",
+        "",
         f"| contender | {workload.unit} | lowest to highest | {over} | a processor second | {over} |",
         "|---|---|---|---|---|---|",
     ]
@@ -144,22 +145,27 @@ def _started(worker: _Worker, seconds: float) -> tuple[_Worker, int]:
     return worker, steps
 
 
-def _page(tables: list[str], arguments: argparse.Namespace) -> str:
+def _put(page: Path, table: str, order: list[str]) -> None:
+    """Put a table on the page: in the place of an older one of the same workload, the others kept."""
+    there = page.read_text(encoding="utf-8").split("\n### ")[1:] if page.exists() else []
+    tables = {block.partition("\n")[0]: block.strip() + "\n" for block in [*there, table.removeprefix("### ")]}
+    known = [title for title in tables if title.rpartition(";")[0] in order]
+    ranked = sorted(known, key=lambda title: (order.index(title.rpartition(";")[0]), title))
+    page.write_text("\n".join([_head(), *(f"### {tables[title]}" for title in ranked)]), encoding="utf-8")
+
+
+def _head() -> str:
     flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
     vectors = [name for name in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if f" {name}" in flags]
-    load = os.getloadavg()[0]
-    return "\n".join(
-        [
-            "# Benchmarks",
-            "",
-            f"Written by `benchmarks/run.py` on {datetime.date.today()}: {os.cpu_count()} processor cores "
-            f"({', '.join(vectors) or 'no listed vector extensions'}), load average {load:.1f} at the end.",
-            f"Medians of {arguments.rounds} rounds in which the contenders take turns.",
-            "Where other work ran beside (a load average above the threads), read the processor-second columns.",
-            "",
-            *tables,
-        ]
-    )
+    lines = [
+        "# Benchmarks",
+        "",
+        f"Written by `benchmarks/run.py` on a machine with {os.cpu_count()} processor cores "
+        f"({', '.join(vectors) or 'no listed vector extensions'}).",
+        "Medians of rounds in which the contenders take turns; ratios hold within a table.",
+        "Where other work ran beside (a load average above the threads), read the processor-second columns.",
+    ]
+    return "\n".join([*lines, ""])
 
 
 if __name__ == "__main__":

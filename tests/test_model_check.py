@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from aevb.inference import Pair, check_model
-from aevb.inference.model_check import energy_test, predictive_draws
+from aevb.inference.model_check import energy_test
 from aevb.models import ProbabilisticPCA
 
 
@@ -59,13 +59,3 @@ def test_the_energy_test_keeps_its_level_and_has_power():
     level = (p_values <= 0.1).double().mean()
     assert abs(level - 0.1) < 4.5 * (0.1 * 0.9 / 200) ** 0.5
     assert energy_test(torch.randn(100, 2), torch.randn(100, 2) * torch.tensor([1.0, 2.0])) < 0.01
-
-
-def test_predictive_draws_have_the_models_moments(model):
-    x = model.simulate(30)
-    drawn = predictive_draws(_pair(model, x), x, num_samples=2000)["x"]
-    assert drawn.shape == (2000, 30, 8)
-    posterior = model.posterior(x)
-    mean = posterior.mean @ model.weight.T + model.mean
-    errors = drawn.std(0) / 2000**0.5
-    assert ((drawn.mean(0) - mean).abs() < 5.0 * errors).all()
