@@ -45,6 +45,7 @@ def evidence_forest(rows: Sequence[Mapping[str, Any]]) -> "Figure":
     axes.set_yticks(range(len(rows), 0, -1), names)
     axes.set(ylim=(0.4, len(rows) + 0.8), xlabel="log p(x), nats per datapoint (bars: \u00b1 1 standard error)")
     axes.margins(x=0.12)
+    axes.locator_params(axis="x", nbins=6)
     axes.grid(axis="y", visible=False)
     axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
     return figure
