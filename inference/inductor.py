@@ -51,6 +51,16 @@ def compiled(flat: Flat, arguments: list[Tensor]) -> Callable[..., Any]:
 
 
 def _compile(flat: Flat, examples: list[Tensor]) -> Callable[..., Any]:
+    on_cpu = all(example.device.type == "cpu" for example in examples)
+    try:
+        return _compile_with(flat, examples, calls_in_cpp=on_cpu)
+    except Exception:  # an operation that only Python can call
+        if not on_cpu:
+            raise
+        return _compile_with(flat, examples, calls_in_cpp=False)
+
+
+def _compile_with(flat: Flat, examples: list[Tensor], calls_in_cpp: bool) -> Callable[..., Any]:
     from torch._guards import TracingContext, tracing
     from torch._inductor.compile_fx import compile_fx
     from torch._subclasses.fake_tensor import FakeTensorMode
@@ -58,8 +68,7 @@ def _compile(flat: Flat, examples: list[Tensor]) -> Callable[..., Any]:
 
     # Inductor keeps on disk only what was compiled under a shape environment, even where no shape is symbolic.
     fake = FakeTensorMode(shape_env=ShapeEnv())
-    on_cpu = all(example.device.type == "cpu" for example in examples)
-    with torch.no_grad(), _settings(on_cpu), tracing(TracingContext(fake)):
+    with torch.no_grad(), _settings(calls_in_cpp), tracing(TracingContext(fake)):
         fakes = [fake.from_tensor(example, static_shapes=True) for example in examples]
         for node, stand_in in zip(flat.module.graph.find_nodes(op="placeholder"), fakes, strict=True):
             node.meta["val"] = stand_in  # where some have one and some have none, Inductor takes the latter for nothing
@@ -67,13 +76,13 @@ def _compile(flat: Flat, examples: list[Tensor]) -> Callable[..., Any]:
     return cast("Callable[..., Any]", function)
 
 
-def _settings(on_cpu: bool) -> AbstractContextManager[Any]:
-    """Torch's own random stream; the calls in C++; and no check, at every step, of what was checked at capture."""
+def _settings(calls_in_cpp: bool) -> AbstractContextManager[Any]:
+    """Torch's own random stream; kernels called from C++; no check at every step of what capture checked."""
     from torch._inductor import config
 
     lower_product()
     asserts = dict.fromkeys(["size_asserts", "alignment_asserts", "scalar_asserts"], False)
-    return config.patch({"fallback_random": True, "cpp_wrapper": on_cpu, **asserts})
+    return config.patch({"fallback_random": True, "cpp_wrapper": calls_in_cpp, **asserts})
 
 
 def _decompositions() -> dict[Any, Callable[..., Any]]:

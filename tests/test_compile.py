@@ -404,6 +404,22 @@ def test_compiled_products_are_as_precise_in_any_layout(monkeypatch):
 
 
 @NEEDS_COMPILER
+def test_what_cannot_be_called_from_cpp_is_called_from_python(monkeypatch):
+    graph, tried, compile_with = make_fx(lambda x: x.exp())(torch.zeros(3)), [], inductor._compile_with
+
+    def only_python(flat, examples, calls_in_cpp):
+        tried.append(calls_in_cpp)
+        if calls_in_cpp:
+            raise RuntimeError("no shim")
+        return compile_with(flat, examples, calls_in_cpp)
+
+    monkeypatch.setattr(inductor, "_compile_with", only_python)
+    run = inductor.compiled(Flat(graph, ()), [torch.zeros(3)])
+    assert tried == [True, False]
+    torch.testing.assert_close(run(torch.ones(3)), torch.ones(3).exp())
+
+
+@NEEDS_COMPILER
 def test_the_compilers_own_functions_are_right_to_rounding():
     x = torch.cat([torch.linspace(-12, 12, 20_001), torch.logspace(-30, 1, 400), torch.tensor([0.0, 1e30, -torch.inf])])
     logits, target = torch.linspace(-90, 90, 20_000), torch.rand(20_000).round(decimals=1)
