@@ -3,7 +3,7 @@
 import inspect
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -13,9 +13,13 @@ from aevb.inference.clouds import clouds
 from aevb.inference.data import as_dataset
 from aevb.inference.evidence import Evidence
 from aevb.inference.pair import Pair
-from aevb.inference.verdict import Verdict, every_estimator, verdict
+from aevb.inference.verdict import Verdict, every_estimator, reason, verdict
 from aevb.publish import describe_evidence, publish_evidence
 from aevb.records import add_records, read_records
+from aevb.report import write_report
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = ["judge"]
 
@@ -68,14 +72,29 @@ def judge(
         for site, figure in panels.items():
             name = "calibration" if len(panels) == 1 else f"calibration_{site}"
             figures.save(figure, folder / "figures" / f"{name}.png")
-    if pair.guide is not None:
-        figures.save(_gallery(pair, points, said, image_shape), folder / "figures" / "worst_inferred.png")
+    drawn = folder / "figures" / "worst_inferred.png"
+    drawn.unlink(missing_ok=True)  # an earlier verdict's, should there be none this time
     khat = next((found.khat for found in said.evidence.values() if found.khat is not None), None)
     publish_evidence(folder, read_records(folder), khat)
+    # Last, when the page stands without it: chains take long, and not every latent can be moved by them.
+    if pair.guide is not None and (gallery := _gallery_or_reason(pair, points, said, image_shape)) is not None:
+        figures.save(gallery, drawn)
+        write_report(folder)
     return said
 
 
-def _gallery(pair: Pair, points: Any, said: Verdict, image_shape: tuple[int, int, int] | None) -> Any:
+def _gallery_or_reason(
+    pair: Pair, points: Any, said: Verdict, image_shape: tuple[int, int, int] | None
+) -> "Figure | None":
+    """The gallery; nothing, and a printed sentence that says why, where chains or their picture fail."""
+    try:
+        return _gallery(pair, points, said, image_shape)
+    except (ValueError, RuntimeError, ArithmeticError) as error:  # of the numbers; any other is a fault of the code
+        print(f"The gallery of the worst inferred datapoints is left out: {reason(error)}", flush=True)
+        return None
+
+
+def _gallery(pair: Pair, points: Any, said: Verdict, image_shape: tuple[int, int, int] | None) -> "Figure":
     """The worst inferred datapoints: by k-hat, or by what the bound loses on them where there are no weights."""
     khat = next((found.khat for found in said.evidence.values() if found.khat is not None), None)
     if khat is not None:

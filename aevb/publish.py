@@ -62,7 +62,8 @@ def _pictures(run: Run, data: Dataset, shape: tuple[int, int, int]) -> dict[str,
 
 def publish_evidence(folder: Path, records: list[dict[str, Any]], khat: Tensor | None = None) -> None:
     """Draw the evidence of a run folder and write its page again."""
-    figures.save(figures.evidence_forest(records), folder / "figures" / "evidence.png")
+    if records:  # none, where no estimator applies
+        figures.save(figures.evidence_forest(records), folder / "figures" / "evidence.png")
     if khat is not None:
         figures.save(figures.khat_histogram(khat), folder / "figures" / "khat.png")
     write_report(folder)

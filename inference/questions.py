@@ -20,13 +20,14 @@ from .gaps import gaps
 from .model_check import check_model
 from .pair import Data, Pair, as_data
 
-__all__ = ["QUESTIONS", "Case"]
+__all__ = ["QUESTIONS", "Case", "meeting"]
 
 _LISTED = 10  # rows that a sentence names
 _GAP_POINTS = 20  # datapoints on which the bound is taken apart
 _SIMULATED = 50  # simulated datapoints that are sandwiched
 _SIMULATIONS = 300  # of the calibration
-_MEET = 0.1  # nats within which two bounds meet, however small their error
+_MEET = 0.1  # nats within which two bounds meet, and what their gap's uncertainty may be for that to be said
+_ERRORS = 3  # standard errors of a gap that are its uncertainty
 
 
 @dataclass
@@ -100,12 +101,38 @@ def _which_estimate_to_use(case: Case) -> str:
 def _whether_the_bounds_meet(case: Case) -> str:
     found = case.found["sandwich"] = sandwich(case.pair, None, case.first(_SIMULATED), case.annealing, seed=case.seed)
     said = str(found)
-    meaning = (
-        "they meet, so annealing is to be trusted on data like these"
-        if found.gap < max(_MEET, 3 * found.gap_error)
-        else "they do not meet: take more temperatures, or a better guide to start from"
-    )
-    return f"{said[0].upper()}{said[1:]}: {meaning}."
+    return f"{said[0].upper()}{said[1:]}: {meeting(found.gap, found.gap_error, len(found.gaps))}."
+
+
+def meeting(gap: float, error: float, simulated: int = _SIMULATED) -> str:
+    """Whether a lower and an upper bound meet, cannot, or leave it open, and what is to be done.
+
+    Args:
+        gap: Upper less lower bound, nats per datapoint; below zero only by chance.
+        error: Its standard error; not a number where there is a single datapoint.
+        simulated: Datapoints they were found on.
+
+    Example:
+        >>> meeting(0.01, 0.03)
+        'they meet, so annealing is to be trusted on data like these'
+        >>> meeting(5.0, 0.5)
+        'they do not meet: take more temperatures (num_temperatures), or a better guide to start from'
+        >>> meeting(5.0, 3.0)
+        "it cannot be told whether they meet: the gap's error is too large; take more chains (num_chains)"
+    """
+    unknown = "it cannot be told whether they meet"
+    if not math.isfinite(gap):
+        return f"{unknown}: a bound is not finite"
+    if math.isnan(error):
+        return f"{unknown}: of a single datapoint the gap has no error; take more datapoints"
+    if abs(gap) > max(_MEET, _ERRORS * error):
+        if gap < 0:  # no annealing, however short, does that: E lower <= log p(x) <= E upper
+            return f"{unknown}: they have crossed by more than chance, so the model's draws do not follow its density"
+        return "they do not meet: take more temperatures (num_temperatures), or a better guide to start from"
+    if _ERRORS * error <= _MEET:
+        return "they meet, so annealing is to be trusted on data like these"
+    more = f", or more datapoints: {_SIMULATED} are simulated where there are as many" if simulated < _SIMULATED else ""
+    return f"{unknown}: the gap's error is too large; take more chains (num_chains){more}"
 
 
 def _which_datapoints_are_doubtful(case: Case) -> str:

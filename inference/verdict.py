@@ -32,7 +32,7 @@ from .run import Run
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Verdict", "every_estimator", "verdict"]
+__all__ = ["Verdict", "every_estimator", "reason", "verdict"]
 
 Told = Callable[[str, "Evidence | str"], None]
 
@@ -109,7 +109,8 @@ def verdict(
         pair: A run, or a checked pair.
         data: Held-out datapoints; a hundred say much.
         estimators: By name; as a default :func:`every_estimator`.
-        annealing: How simulated data are sandwiched; as a default the first annealing of :func:`every_estimator`.
+        annealing: How simulated data are sandwiched; as a default as the first of the estimators that anneals does it,
+            and where there is none as the first of :func:`every_estimator` does.
         tell: Called with each estimator's name and its evidence, or the reason why there is none, as soon as it is
             done.
         seed: Of all draws.
@@ -123,7 +124,8 @@ def verdict(
     pair = pair.pair if isinstance(pair, Run) else pair
     rows = as_dataset(data, pair.example[0].device)
     evidence, refused, seconds = dict[str, Evidence](), dict[str, str](), dict[str, float]()
-    for name, estimator in (every_estimator(pair) if estimators is None else estimators).items():
+    asked = every_estimator(pair) if estimators is None else estimators
+    for name, estimator in asked.items():
         began = time.perf_counter()
         found = _ask(name, estimator, pair, rows, seed)
         seconds[name] = time.perf_counter() - began
@@ -132,7 +134,7 @@ def verdict(
         else:
             refused[name] = found
         tell(name, found)
-    case = Case(pair, rows, evidence, seconds, annealing or AnnealedImportanceSampling(300, 8, _start(pair)), seed)
+    case = Case(pair, rows, evidence, seconds, annealing or _annealing(pair, asked), seed)
     sentences = tuple(_answer(name, question, case) for name, question in QUESTIONS.items())
     return Verdict(evidence, refused, seconds, sentences, case.doubtful, case.found)
 
@@ -144,12 +146,19 @@ def _start(pair: Pair) -> str:
     return "guide" if pair.has_density else "moments"
 
 
+def _annealing(pair: Pair, asked: Mapping[str, Estimator]) -> AnnealedImportanceSampling:
+    """The annealing that an answer is about: whether its bounds meet says how far its evidence is to be trusted."""
+    every = [*asked.values(), *every_estimator(pair).values()]
+    first = next(estimator for estimator in every if isinstance(estimator, AnnealedImportanceSampling))
+    return replace(first, checkpoint=None)  # whose chunks are of the real data
+
+
 def _ask(name: str, estimator: Estimator, pair: Pair, rows: Dataset, seed: int) -> Evidence | str:
     try:
         with RandomState(seed, pair.example[0].device), pair.evaluation():
             found = replace(estimator(pair, rows), method=name)
     except Exception as error:  # one estimator that fails must not lose the others
-        return _reason(error)
+        return reason(error)
     lost = int((~found.log_px.isfinite()).sum())
     return f"it is not finite on {lost} of {len(rows)} datapoints." if lost else found
 
@@ -158,10 +167,11 @@ def _answer(name: str, question: Callable[[Case], str], case: Case) -> str:
     try:
         return question(case)
     except Exception as error:  # likewise a question
-        return f"Not answered, {name}: {_reason(error)}"
+        return f"Not answered, {name}: {reason(error)}"
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
+    """What an error says, to end a sentence with: one line with a full stop, its kind named unless it is bad input."""
     said = " ".join(str(error).split())
-    said = said if isinstance(error, ValueError) else f"{type(error).__name__}: {said}"
+    said = said if isinstance(error, ValueError) else f"{type(error).__name__.lstrip('_')}: {said}"
     return f"{said[:600].rstrip('.')}."

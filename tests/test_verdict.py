@@ -1,6 +1,8 @@
 """The verdict: every estimator beside the others, each fault given to whose it is, and nothing lost by a failure."""
 
 import json
+import math
+from importlib import import_module
 
 import pandas as pd
 import pyro
@@ -8,6 +10,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 
+from aevb import judge
 from aevb.__main__ import main
 from aevb.inference import Pair, questions, verdict
 from aevb.inference.clouds import clouds
@@ -24,6 +27,11 @@ def _few(monkeypatch):
     torch.manual_seed(0)
     monkeypatch.setattr(questions, "_SIMULATIONS", 200)
     monkeypatch.setattr(questions, "_GAP_POINTS", 5)
+
+
+def _only(monkeypatch, *names):
+    module = import_module("aevb.inference.verdict")  # the function of its name hides it
+    monkeypatch.setattr(module, "QUESTIONS", {name: questions.QUESTIONS[name] for name in names})
 
 
 def _pair(model, x, narrower=1.0):
@@ -104,6 +112,65 @@ def test_what_fails_is_named_and_loses_nothing(monkeypatch):
     assert found.table.loc["broken", "reason"] == found.refused["broken"]
 
 
+def test_a_question_that_breaks_is_a_sentence_and_loses_nothing(monkeypatch):
+    def singular(*arguments, **options):
+        raise torch.linalg.LinAlgError("the matrix is singular")
+
+    monkeypatch.setattr(questions, "sandwich", singular)
+    model = _model()
+    x = model.simulate(20)
+    found = verdict(_pair(model, x), x, {"importance": ImportanceSampling(200), "exact": Exact()})
+    assert found.sentences[1] == "Not answered, whether the bounds meet: LinAlgError: the matrix is singular."
+    assert set(found.evidence) == {"importance", "exact"} and {"gaps", "calibration", "model"} <= found.found.keys()
+    assert not any(said.startswith("Not answered") for said in [found.sentences[0], *found.sentences[2:]])
+
+
+@pytest.mark.parametrize(
+    ("gap", "error", "said"),
+    [
+        (0.05, 0.02, "they meet"),
+        (0.01, 0.03, "they meet"),
+        (-0.02, 0.01, "they meet"),
+        (0.0, 0.0, "they meet"),
+        (0.2, 0.05, "they do not meet"),
+        (5.0, 0.5, "they do not meet"),
+        (math.inf, math.nan, "it cannot be told whether they meet: a bound is not finite"),
+        (math.nan, math.nan, "it cannot be told whether they meet: a bound is not finite"),
+        (5.0, 3.0, "it cannot be told whether they meet: the gap's error is too large"),
+        (0.2, 0.1, "it cannot be told whether they meet: the gap's error is too large"),
+        (-0.1, 0.2, "it cannot be told whether they meet: the gap's error is too large"),
+        (-5.0, 0.5, "it cannot be told whether they meet: they have crossed"),
+        (0.05, math.nan, "it cannot be told whether they meet: of a single datapoint"),
+    ],
+)
+def test_bounds_meet_only_where_their_error_is_small_enough_to_say_so(gap, error, said):
+    assert questions.meeting(gap, error).startswith(said)
+
+
+def test_a_gap_of_large_error_names_the_mends_there_are():
+    assert "more chains (num_chains)" in questions.meeting(5.0, 3.0)
+    assert "more datapoints" not in questions.meeting(5.0, 3.0)
+    assert "more chains (num_chains), or more datapoints: 50 are simulated" in questions.meeting(5.0, 3.0, simulated=12)
+
+
+def test_simulated_data_are_annealed_as_the_data_were(monkeypatch, tmp_path):
+    asked = []
+
+    def seen(pair, guide, like, annealing, *, seed):
+        asked.append(annealing)
+        raise ValueError("seen")
+
+    monkeypatch.setattr(questions, "sandwich", seen)
+    _only(monkeypatch, "whether the bounds meet")
+    model = _model()
+    x = model.simulate(20)
+    kept = AnnealedImportanceSampling(7, 3, num_tuning=10, progress=False, checkpoint=str(tmp_path / "chunks.pt"))
+    verdict(_pair(model, x), x, {"elbo": ELBO(50), "ais": kept})
+    verdict(_pair(model, x), x, {"elbo": ELBO(50)})
+    assert (asked[0].num_temperatures, asked[0].num_chains, asked[0].checkpoint) == (7, 3, None)
+    assert (asked[1].num_temperatures, asked[1].start) == (300, "guide")
+
+
 def test_the_highest_bound_is_used_unless_a_quicker_one_is_as_good():
     model = _model()
     x = model.simulate(40)
@@ -174,6 +241,89 @@ def test_the_command_judges_a_run(guide, tmp_path, capsys):
         assert pd.isna(table.loc["importance", "mean"]) and "ais from the moments" in records
     else:
         assert records["exact"]["num_points"] == 12
+
+
+def _judged(folder, said):
+    """What a verdict leaves in the folder, whether or not there is a gallery."""
+    assert all(sentence in said for sentence in json.loads((folder / "verdict.json").read_text()))
+    table = pd.read_csv(folder / "verdict.csv", index_col="method")
+    records = {r["method"] for r in json.loads((folder / "evidence.json").read_text())}
+    assert set(table.index[table["mean"].notna()]) == records
+    sentences = json.loads((folder / "verdict.json").read_text())
+    assert sentences[0] in (folder / "report.html").read_text().replace("&#x27;", "'")
+    pictures = {path.stem for path in (folder / "figures").iterdir()}
+    assert {"calibration", "evidence", "khat"} <= pictures
+    return pictures, records
+
+
+def test_a_pair_on_the_sphere_is_judged_without_a_gallery(tmp_path, capsys):
+    sphere = ["--prior", "uniform-sphere", "--guide", "von-mises-fisher", "--latent-dim", "3"]
+    assert main(["fit", "digits", *FIT, *sphere, "--out", str(tmp_path)]) == 0
+    (tmp_path / "figures" / "worst_inferred.png").write_bytes(b"of an earlier verdict")
+    capsys.readouterr()
+    assert main(["evidence", str(tmp_path), "--method", "all", *QUICK]) == 0
+    said, complaints = capsys.readouterr()
+    (left_out,) = [line for line in said.splitlines() if "gallery" in line]
+    assert left_out.startswith("The gallery of the worst inferred datapoints is left out: latent site 'z'")
+    assert "Sphere" in left_out and "error" not in complaints
+    pictures, records = _judged(tmp_path, said)
+    assert "worst_inferred" not in pictures and records == {"elbo", "importance", "psis"}
+
+
+@pytest.fixture
+def _few_asked(monkeypatch):
+    monkeypatch.setattr(judge, "every_estimator", lambda pair: {"elbo": ELBO(20), "importance": ImportanceSampling(60)})
+    _only(monkeypatch, "which estimate to use", "whether the guide is calibrated")
+
+
+def _breaks(monkeypatch, name, error):
+    def broken(*arguments, **options):
+        raise error
+
+    monkeypatch.setattr(judge, name, broken)
+
+
+ALL = ["--method", "all", "--points", "12"]
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (torch.linalg.LinAlgError("the metric is\nsingular"), "LinAlgError: the metric is singular."),
+        (OverflowError("too large."), "OverflowError: too large."),
+        (ValueError("a draw outside the support"), "a draw outside the support."),
+    ],
+)
+@pytest.mark.usefixtures("_few_asked")
+def test_a_gallery_that_breaks_loses_nothing(error, reason, monkeypatch, tmp_path, capsys):
+    _breaks(monkeypatch, "clouds", error)
+    assert main(["fit", "digits", *FIT, "--out", str(tmp_path)]) == 0
+    assert main(["evidence", str(tmp_path), *ALL]) == 0
+    said = capsys.readouterr().out
+    assert f"The gallery of the worst inferred datapoints is left out: {reason}\n" in said
+    pictures, records = _judged(tmp_path, said)
+    assert "worst_inferred" not in pictures and records == {"elbo", "importance"}
+
+
+@pytest.mark.usefixtures("_few_asked")
+def test_a_fault_of_the_code_in_the_gallery_is_not_hidden_and_yet_loses_nothing(monkeypatch, tmp_path, capsys):
+    _breaks(monkeypatch, "clouds", AttributeError("no such name"))
+    assert main(["fit", "digits", *FIT, "--out", str(tmp_path)]) == 0
+    with pytest.raises(AttributeError, match="no such name"):
+        main(["evidence", str(tmp_path), *ALL])
+    _judged(tmp_path, capsys.readouterr().out)
+
+
+@pytest.mark.usefixtures("_few_asked")
+def test_a_pair_that_no_estimator_applies_to_still_has_its_page(monkeypatch, tmp_path):
+    def broken(pair, rows):
+        raise ZeroDivisionError("no samples")
+
+    monkeypatch.setattr(judge, "every_estimator", lambda pair: {"broken": broken})
+    _breaks(monkeypatch, "clouds", ValueError("none"))
+    assert main(["fit", "digits", *FIT, "--out", str(tmp_path)]) == 0
+    assert main(["evidence", str(tmp_path), *ALL]) == 0
+    assert "Not answered, which estimate to use" in (tmp_path / "report.html").read_text()
 
 
 def test_an_option_that_no_estimator_has_is_an_error_in_one_line(tmp_path, capsys):
