@@ -127,7 +127,10 @@ def meeting(gap: float, error: float, simulated: int = _SIMULATED) -> str:
         return f"{unknown}: of a single datapoint the gap has no error; take more datapoints"
     if abs(gap) > max(_MEET, _ERRORS * error):
         if gap < 0:  # no annealing, however short, does that: E lower <= log p(x) <= E upper
-            return f"{unknown}: they have crossed by more than chance, so the model's draws do not follow its density"
+            return (
+                f"{unknown}: they have crossed by more than chance, so draws of the model, or of what the chains start "
+                "from, do not follow their density"
+            )
         return "they do not meet: take more temperatures (num_temperatures), or a better guide to start from"
     if _ERRORS * error <= _MEET:
         return "they meet, so annealing is to be trusted on data like these"
