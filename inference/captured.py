@@ -89,11 +89,10 @@ def _compiled(graph: GraphModule, examples: list[Tensor]) -> Callable[..., Any]:
 
     flat = _lifted(graph)
     try:
-        run = compiled(flat, examples)
+        return compiled(flat, examples)
     except CannotCompileError as error:
         warnings.warn(f"a density runs uncompiled: {error}.", RuntimeWarning, stacklevel=2)
         return graph
-    return lambda *arguments: run(*flat.state, *arguments)
 
 
 def _lifted(graph: GraphModule) -> Flat:

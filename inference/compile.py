@@ -43,10 +43,15 @@ class CannotCaptureError(RuntimeError):
 
 @dataclass(frozen=True)
 class Flat:
-    """A graph whose state is among its inputs: call ``module(*state, *arguments)``."""
+    """A graph whose state is among its inputs; it is called with the others."""
 
     module: GraphModule
     state: tuple[Tensor, ...]
+
+    def __call__(self, *arguments: Tensor) -> Any:
+        """Run the graph."""
+        with torch.no_grad():
+            return self.module(*self.state, *arguments)
 
 
 class CapturedStep:
@@ -62,7 +67,7 @@ class CapturedStep:
         outside: Outside,
     ) -> None:
         self.flat = flat
-        self.run: Runner = flat.module
+        self.run: Runner = flat
         self._names, self._turns, self._updates, self._broken = names, turns, updates, broken
         self._outside = outside
         self._constants = [update.constants for update in updates]
@@ -84,8 +89,7 @@ class CapturedStep:
 
     def __call__(self, batch: Batch) -> Report:
         """Make the step; ``batch.data`` is empty where the graph gathers the rows itself."""
-        with torch.no_grad():
-            outputs = self.run(*self.flat.state, *batch.data, batch.rows, batch.step)
+        outputs = self.run(*batch.data, batch.rows, batch.step)
         checked = len(self._names) + 2 * len(self._turns)
         self._pending.append(outputs[len(self._names) : checked])
         if len(self._pending) >= self._patience or self._outside.optimizers:

@@ -12,11 +12,14 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
+from torch.fx import GraphModule
 
 from .compile import Flat
-from .products import lower_product
+from .products import added_product_for_compiler, lower_product, product_for_compiler
 
 __all__ = ["CannotCompileError", "compiled"]
+
+_Kernel = Callable[[list[Tensor]], Any]  # it empties the list
 
 
 class CannotCompileError(RuntimeError):
@@ -31,7 +34,7 @@ def compiled(flat: Flat, arguments: list[Tensor]) -> Callable[..., Any]:
         arguments: Examples of what it is called with after its state; nothing is run.
 
     Returns:
-        A function to be called as ``flat.module`` is, always with that state.
+        A function to be called as ``flat`` is.
 
     Raises:
         CannotCompileError: The compiler failed, or there is none.
@@ -44,13 +47,13 @@ def compiled(flat: Flat, arguments: list[Tensor]) -> Callable[..., Any]:
     # The compiled function was made for tensors that want no gradient; aliases share the storage.
     state = [tensor.detach() for tensor in flat.state]
 
-    def run(*inputs: Tensor) -> Any:
-        return function(*state, *inputs[len(state) :])
+    def run(*arguments: Tensor) -> Any:
+        return function([*state, *arguments])
 
     return run
 
 
-def _compile(flat: Flat, examples: list[Tensor]) -> Callable[..., Any]:
+def _compile(flat: Flat, examples: list[Tensor]) -> _Kernel:
     on_cpu = all(example.device.type == "cpu" for example in examples)
     try:
         return _compile_with(flat, examples, calls_in_cpp=on_cpu)
@@ -60,29 +63,46 @@ def _compile(flat: Flat, examples: list[Tensor]) -> Callable[..., Any]:
         return _compile_with(flat, examples, calls_in_cpp=False)
 
 
-def _compile_with(flat: Flat, examples: list[Tensor], calls_in_cpp: bool) -> Callable[..., Any]:
+def _compile_with(flat: Flat, examples: list[Tensor], calls_in_cpp: bool) -> _Kernel:
     from torch._guards import TracingContext, tracing
-    from torch._inductor.compile_fx import compile_fx
+    from torch._inductor.compile_fx import compile_fx, compile_fx_inner
     from torch._subclasses.fake_tensor import FakeTensorMode
     from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
     # Inductor keeps on disk only what was compiled under a shape environment, even where no shape is symbolic.
     fake = FakeTensorMode(shape_env=ShapeEnv())
+    ends, inner = _ends(flat.module), list[Any]()
+
+    def keep(graph: GraphModule, *args: Any, **kwargs: Any) -> Any:
+        inner.append((graph, compile_fx_inner(graph, *args, **kwargs)))
+        return inner[-1][1]
+
     with torch.no_grad(), _settings(calls_in_cpp), tracing(TracingContext(fake)):
         fakes = [fake.from_tensor(example, static_shapes=True) for example in examples]
         for node, stand_in in zip(flat.module.graph.find_nodes(op="placeholder"), fakes, strict=True):
             node.meta["val"] = stand_in  # where some have one and some have none, Inductor takes the latter for nothing
-        function: Any = compile_fx(flat.module, fakes, decompositions=_decompositions())
-    return cast("Callable[..., Any]", function)
+        function: Any = compile_fx(flat.module, fakes, inner_compile=keep, decompositions=_decompositions())
+    if len(inner) == 1 and _ends(inner[0][0]) == ends and hasattr(inner[0][1], "current_callable"):
+        return cast("_Kernel", inner[0][1].current_callable)  # what torch wraps around it has nothing to do
+    return lambda arguments: function(*arguments)
+
+
+def _ends(graph: GraphModule) -> tuple[int, int]:
+    """How many tensors go into a graph and how many come out, 0 for one that is not in a tuple."""
+    (output,) = graph.graph.find_nodes(op="output")
+    came = output.args[0]
+    return len(graph.graph.find_nodes(op="placeholder")), len(came) if isinstance(came, list | tuple) else 0
 
 
 def _settings(calls_in_cpp: bool) -> AbstractContextManager[Any]:
-    """Torch's own random stream; kernels called from C++; no check at every step of what capture checked."""
+    """Torch's own random stream; kernels called from C++, on one allocation; no check of what capture checked."""
     from torch._inductor import config
 
     lower_product()
     asserts = dict.fromkeys(["size_asserts", "alignment_asserts", "scalar_asserts"], False)
-    return config.patch({"fallback_random": True, "cpp_wrapper": calls_in_cpp, **asserts})
+    return config.patch(
+        {"fallback_random": True, "cpp_wrapper": calls_in_cpp, "memory_planning": calls_in_cpp, **asserts}
+    )
 
 
 def _decompositions() -> dict[Any, Callable[..., Any]]:
@@ -92,6 +112,8 @@ def _decompositions() -> dict[Any, Callable[..., Any]]:
     aten = torch.ops.aten
     own: dict[Any, Callable[..., Any]] = {
         aten._foreach_norm.Scalar: _norms,
+        aten.mm.default: product_for_compiler,
+        aten.addmm.default: added_product_for_compiler,
         aten.tanh.default: _tanh,
         aten.sigmoid.default: _sigmoid,
         aten.binary_cross_entropy_with_logits.default: _bernoulli,

@@ -110,7 +110,7 @@ class Levels:
 
         def build(flat: Flat) -> Callable[..., Any]:
             self._background = Background(flat, self._arguments(batch))
-            return flat.module
+            return flat
 
         try:
             capture(self.eager, self.data, batch, fused=False, build=build)

@@ -1,23 +1,33 @@
-"""Matrix products of a captured graph through the faster of torch's two float32 kernels.
+"""Matrix products of a captured graph by whatever is fastest at their size.
 
-Torch sends a float32 product to MKL, which runs at half speed or less on processors that are not Intel's; oneDNN, the
-other library that torch carries, has the same precision (both accumulate in float32) and is as fast everywhere.
+Torch sends a float32 product to MKL, which runs at half speed or less on processors that are not Intel's. There,
+large products go to oneDNN, the other library that torch carries; a compiled graph has the smaller ones written into
+its own code (:mod:`~aevb.inference.product_kernel`). The precision is the same: all accumulate in float32.
 """
 
 from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
+from zlib import crc32
 
 import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
-__all__ = ["lower_product", "product_operator", "redirect_products"]
+__all__ = [
+    "added_product_for_compiler",
+    "lower_product",
+    "product_for_compiler",
+    "product_operator",
+    "redirect_products",
+]
 
 _libraries: list[Any] = []  # an operator lives as long as its library
 _FEWEST = 1_500_000  # multiplications below which MKL is as fast, since a call of oneDNN costs more
+_MOST = 50_000_000  # multiplications up to which a product written into the compiled code is faster than oneDNN's
+_MOST_COPIED = 4_000_000  # the same where the right factor must first be put in order
 
 
 def redirect_products(graph: GraphModule) -> None:
@@ -44,8 +54,11 @@ def redirect_products(graph: GraphModule) -> None:
 
 def _worth_it(a: Any, b: Any) -> bool:
     left, right = _value(a), _value(b)
-    on_cpu = left.device.type == "cpu" and left.dtype == right.dtype == torch.float32
-    return on_cpu and left.shape[0] * left.shape[1] * right.shape[1] >= _FEWEST
+    return _is_float32_on_cpu(left, right) and left.shape[0] * left.shape[1] * right.shape[1] >= _FEWEST
+
+
+def _is_float32_on_cpu(a: Tensor, b: Tensor) -> bool:
+    return a.device.type == "cpu" and a.dtype == b.dtype == torch.float32
 
 
 def _value(node: Node) -> Tensor:
@@ -56,26 +69,54 @@ def _value(node: Node) -> Tensor:
 @cache
 def product_operator() -> Any:
     """OneDNN's product as an operator of its own: the compiler takes torch's only with constant weights."""
+    # What torch compiled it keeps on disk under the operators' names, so ours tells how it is compiled.
+    ways = [Path(__file__), Path(__file__).with_name("product_kernel.py")]
+    name = f"product_{crc32(b''.join(path.read_bytes() for path in ways)):08x}"
     library = torch.library.Library("aevb", "DEF")
-    library.define("product(Tensor a, Tensor b, Tensor? bias) -> Tensor")
-    library.impl("product", _product, "CPU")
-    torch.library.register_fake("aevb::product", lambda a, b, bias: a.new_empty(a.shape[0], b.shape[1]), lib=library)
+    library.define(f"{name}(Tensor a, Tensor b, Tensor? bias) -> Tensor")
+    library.impl(name, _product, "CPU")
+    torch.library.register_fake(f"aevb::{name}", lambda a, b, bias: a.new_empty(a.shape[0], b.shape[1]), lib=library)
     _libraries.append(library)
-    return torch.ops.aevb.product.default
+    return getattr(torch.ops.aevb, name).default
 
 
 def _product(a: Tensor, b: Tensor, bias: Tensor | None) -> Tensor:
     return torch.ops.mkldnn._linear_pointwise.default(a, b.t(), bias, "none", [], "")
 
 
+def product_for_compiler(a: Tensor, b: Tensor) -> Tensor:
+    """``aten.mm`` as the compiler is to see it."""
+    if not _mkl_is_slow() or not _is_float32_on_cpu(a, b) or a.shape[0] * a.shape[1] * b.shape[1] == 0:
+        return NotImplemented
+    return cast("Tensor", product_operator()(a, b, None))
+
+
+def added_product_for_compiler(bias: Tensor, a: Tensor, b: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
+    """``aten.addmm`` as the compiler is to see it."""
+    product = product_for_compiler(a, b) if beta == alpha == 1 else NotImplemented
+    return NotImplemented if product is NotImplemented else bias + product
+
+
 @cache
 def lower_product() -> None:
-    """Tell Inductor to call oneDNN itself, and to write a transposed factor in order where it is made."""
+    """Tell Inductor to write small products into the compiled code, and to call oneDNN itself for the others."""
     from torch._inductor.ir import ExternKernel, FixedLayout, MultiOutput, MultiOutputLayout, TensorBox
-    from torch._inductor.lowering import permute, register_lowering
+    from torch._inductor.lowering import add, permute, register_lowering
     from torch._inductor.mkldnn_ir import LinearUnary
 
+    from .product_kernel import ProductKernel
+
     def lowered(a: Any, b: Any, bias: Any) -> Any:
+        size = [*map(int, a.get_size()), int(b.get_size()[1])]
+        right = ExternKernel.realize_input(b)
+        if size[0] * size[1] * size[2] > (_MOST if _in_order(right) else _MOST_COPIED):
+            return by_onednn(a, b, bias)
+        left = ExternKernel.require_stride1(ExternKernel.realize_input(a))
+        product = ProductKernel(left, ExternKernel.require_contiguous(right)).generate().output_node()
+        product.data.data.allow_epilogue_fusion = False  # what follows is fused with what comes after it
+        return product if bias is None else add(product, bias)
+
+    def by_onednn(a: Any, b: Any, bias: Any) -> Any:
         rows = ExternKernel.require_contiguous(ExternKernel.realize_input(a))
         columns = ExternKernel.require_stride1(ExternKernel.realize_input(permute(b, [1, 0])))
         size = [rows.get_size()[0], columns.get_size()[0]]
@@ -92,6 +133,14 @@ def lower_product() -> None:
         return TensorBox.create(output)
 
     register_lowering(product_operator(), type_promotion_kind=None)(lowered)
+
+
+def _in_order(buffer: Any) -> bool:
+    """Whether a buffer's rows lie one after the other, or can still be made so."""
+    from torch._inductor.ir import FlexibleLayout
+
+    layout = buffer.get_layout()
+    return isinstance(layout, FlexibleLayout) or int(layout.stride[-1]) == 1
 
 
 @cache

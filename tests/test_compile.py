@@ -376,18 +376,23 @@ def test_redirected_products_are_as_precise_as_torchs(monkeypatch):
     graph = make_fx(lambda a, b, bias: (a @ b, torch.addmm(bias, a, b), b.t() @ a.t()))(a, b, bias)
     products.redirect_products(graph)
     graph.recompile()
-    targets = [str(node.target) for node in graph.graph.nodes]
-    assert targets.count("aevb.product.default") == 3
+    targets = [node.target for node in graph.graph.nodes]
+    assert targets.count(products.product_operator()) == 3
     exact = a.double() @ b.double()
     for got, expected in zip(graph(a, b, bias), (exact, exact + bias, exact.T), strict=True):
         assert (got - expected).norm() < 1e-6 * expected.norm()
 
 
 @NEEDS_COMPILER
-def test_compiled_products_are_as_precise_in_any_layout(monkeypatch):
+@pytest.mark.parametrize("written_out", [True, False], ids=["written-out", "by-onednn"])
+def test_compiled_products_are_as_precise_in_any_layout(monkeypatch, tmp_path, written_out):
     if not torch.backends.mkldnn.is_available():
         pytest.skip("needs oneDNN")
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))  # the cache does not know of the sizes below
     monkeypatch.setattr(products, "_mkl_is_slow", lambda: True)
+    if not written_out:
+        monkeypatch.setattr(products, "_MOST", 0)
+        monkeypatch.setattr(products, "_MOST_COPIED", 0)
     a, b, bias = torch.randn(128, 300), torch.randn(300, 70), torch.randn(70)
 
     def several(a, b, bias):
@@ -396,11 +401,38 @@ def test_compiled_products_are_as_precise_in_any_layout(monkeypatch):
 
     graph = make_fx(several)(a, b, bias)
     flat = flatten_graph(graph, [])
-    assert [str(node.target) for node in flat.module.graph.nodes].count("aevb.product.default") == 4
+    assert [node.target for node in flat.module.graph.nodes].count(products.product_operator()) == 4
     run = inductor.compiled(flat, [a, b, bias])
     for got, expected in zip(run(a, b, bias), several(a.double(), b.double(), bias.double()), strict=True):
         assert got.shape == expected.shape
         assert (got - expected).norm() < 1e-6 * expected.norm()
+
+
+_SIZES = [(1, 7, 3), (13, 1, 16), (6, 5, 15), (64, 64, 64), (101, 513, 65), (5, 1300, 81), (20, 100, 500), (40, 30, 20)]
+
+
+@NEEDS_COMPILER
+@pytest.mark.parametrize("threads", [1, 2])
+def test_products_written_out_are_right_at_every_size(monkeypatch, tmp_path, threads):
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))  # what is kept on disk is not written anew
+    monkeypatch.setattr(products, "_mkl_is_slow", lambda: True)
+    pairs = [(torch.randn(m, k), torch.randn(k, n)) for m, k, n in _SIZES]
+    pairs += [(a.t().contiguous().t(), b) for a, b in pairs]  # as the gradient of a weight has them
+    given = [tensor for pair in pairs for tensor in pair]
+
+    def several(*factors):
+        return tuple(a @ b for a, b in zip(factors[::2], factors[1::2], strict=True))
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)  # what is compiled is compiled for so many
+    try:
+        run = inductor.compiled(flatten_graph(make_fx(several)(*given), []), given)
+        results = run(*given)
+    finally:
+        torch.set_num_threads(before)
+    for (a, b), got in zip(pairs, results, strict=True):
+        exact = a.double() @ b.double()
+        assert (got - exact).norm() < 2e-6 * exact.norm(), (a.shape, b.shape)
 
 
 @NEEDS_COMPILER

@@ -1,0 +1,107 @@
+r"""A matrix product written into the compiled step, for sizes at which calling a library is mostly overhead.
+
+    C[m, n] = sum_k A[m, k] B[k, n]
+
+A tile of C stays in registers while k runs: at each k a few vectors of a row of B are loaded, and each entry of a
+piece of A's column is multiplied into all of them. A may have any strides, so a transposed left factor (that of every
+weight's gradient) is read where it lies, which a library cannot do without copying it first.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch._inductor import ir
+from torch._inductor.codegen.cpp import get_export_declaration
+from torch._inductor.codegen.cpp_template import CppTemplate
+from torch._inductor.utils import parallel_num_threads
+
+__all__ = ["ProductKernel"]
+
+# A strip of columns is at most 4 vectors wide. Of AVX-512's 32 registers a tile takes 24, of AVX2's 16 it takes 12; a
+# panel of B, a strip wide and 512 deep, stays in the cache while the rows of A pass by. The last vector of a strip
+# ends where C ends, and so may lie over the one before it, which is in the same tile and has the same sums.
+_SOURCE = r"""
+{{template.header().getvalue()}}
+template <int ROWS, int COLS>
+inline void {{name}}_tile(
+    const float* __restrict__ A, const float* __restrict__ B, float* __restrict__ C,
+    int64_t last, int64_t depth, bool more) {
+    using Vec = at::vec::Vectorized<float>;
+    constexpr int64_t width = Vec::size() < {{N}} ? Vec::size() : {{N}};
+    Vec sums[ROWS * COLS], b[COLS];
+    int64_t at[COLS];
+    {{unroll}}
+    for (int j = 0; j < COLS; ++j) at[j] = std::min<int64_t>(j * Vec::size(), last);
+    {{unroll}}
+    for (int i = 0; i < ROWS; ++i) {
+        {{unroll}}
+        for (int j = 0; j < COLS; ++j)
+            sums[i * COLS + j] = more ? Vec::loadu(C + i * {{N}} + at[j], width) : Vec(0.0f);
+    }
+    for (int64_t k = 0; k < depth; ++k) {
+        {{unroll}}
+        for (int j = 0; j < COLS; ++j) b[j] = Vec::loadu(B + k * {{ldb}} + at[j], width);
+        {{unroll}}
+        for (int i = 0; i < ROWS; ++i) {
+            const Vec a(A[i * {{lda}} + k * {{step}}]);
+            {{unroll}}
+            for (int j = 0; j < COLS; ++j) sums[i * COLS + j] = at::vec::fmadd(a, b[j], sums[i * COLS + j]);
+        }
+    }
+    {{unroll}}
+    for (int i = 0; i < ROWS; ++i) {
+        {{unroll}}
+        for (int j = 0; j < COLS; ++j) sums[i * COLS + j].store(C + i * {{N}} + at[j], width);
+    }
+}
+
+extern "C" {{export}}
+{{kernel.def_kernel(inputs={"A": A, "B": B}, outputs={"C": C})}} {
+    constexpr int64_t M = {{M}}, N = {{N}}, K = {{K}}, lane = at::vec::Vectorized<float>::size();
+    constexpr int64_t vectors = (N + lane - 1) / lane, strips = (vectors + 3) / 4;
+    constexpr int COLS = (vectors + strips - 1) / strips, FEWER = COLS > 1 ? COLS - 1 : 1;
+    constexpr int ROWS = std::min<int64_t>(M, COLS == 1 ? 12 : (lane == 16 ? 24 : 12) / COLS);
+    constexpr int REST = M % ROWS == 0 ? ROWS : M % ROWS;
+    constexpr int64_t tiles = (M + ROWS - 1) / ROWS;
+    const float* left = &{{kernel.index(A, ["0", "0"])}};
+    const float* right = &{{kernel.index(B, ["0", "0"])}};
+    for (int64_t k = 0; k < K; k += 512) {
+        const int64_t depth = std::min<int64_t>(512, K - k);
+        {{parallel}}
+        for (int64_t index = 0; index < strips * tiles; ++index) {
+            const int64_t strip = index / tiles, row = index % tiles * ROWS;
+            const int64_t first = strip * vectors / strips, end = (strip + 1) * vectors / strips;
+            const int64_t column = first * lane, last = std::max<int64_t>(std::min(end * lane, N) - lane - column, 0);
+            const float* a = left + row * {{lda}} + k * {{step}};
+            const float* b = right + k * {{ldb}} + column;
+            float* c = C + row * N + column;
+            const bool whole = row + ROWS <= M, more = k > 0;
+            if (whole && end - first == COLS) {{name}}_tile<ROWS, COLS>(a, b, c, last, depth, more);
+            else if (whole) {{name}}_tile<ROWS, FEWER>(a, b, c, last, depth, more);
+            else if (end - first == COLS) {{name}}_tile<REST, COLS>(a, b, c, last, depth, more);
+            else {{name}}_tile<REST, FEWER>(a, b, c, last, depth, more);
+        }
+    }
+}
+"""
+
+
+class ProductKernel(CppTemplate):
+    """The product of two float32 buffers of Inductor's; the second has its rows in order."""
+
+    def __init__(self, a: Any, b: Any) -> None:
+        layout = ir.FixedLayout(a.get_device(), a.get_dtype(), [a.get_size()[0], b.get_size()[1]])
+        super().__init__("product", [a, b], layout, parallel_num_threads())
+
+    def render(self, kernel: Any, template_buffer_node: Any = None, **_: Any) -> str:  # type: ignore[override]
+        """The source of one product, every size and stride a constant in it."""
+        a, b = self.input_nodes
+        return self._template_from_string(_SOURCE).render(
+            template=self, kernel=kernel, name=kernel.kernel_name, export=get_export_declaration(),
+            A=a, B=b, C=self.output_node if template_buffer_node is None else template_buffer_node,
+            M=kernel.size(a, 0), K=kernel.size(a, 1), N=kernel.size(b, 1),
+            lda=kernel.stride(a, 0), step=kernel.stride(a, 1), ldb=kernel.stride(b, 0),
+            unroll=kernel.unroll_pragma(32),
+            parallel=f"#pragma omp parallel for num_threads({self.num_threads})" if self.num_threads > 1 else "",
+        )  # fmt: skip
