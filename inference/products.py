@@ -27,7 +27,6 @@ __all__ = [
 _libraries: list[Any] = []  # an operator lives as long as its library
 _FEWEST = 1_500_000  # multiplications below which MKL is as fast, since a call of oneDNN costs more
 _MOST = 50_000_000  # multiplications up to which a product written into the compiled code is faster than oneDNN's
-_MOST_COPIED = 4_000_000  # the same where the right factor must first be put in order
 
 
 def redirect_products(graph: GraphModule) -> None:
@@ -107,12 +106,10 @@ def lower_product() -> None:
     from .product_kernel import ProductKernel
 
     def lowered(a: Any, b: Any, bias: Any) -> Any:
-        size = [*map(int, a.get_size()), int(b.get_size()[1])]
-        right = ExternKernel.realize_input(b)
-        if size[0] * size[1] * size[2] > (_MOST if _in_order(right) else _MOST_COPIED):
+        if int(a.get_size()[0]) * int(a.get_size()[1]) * int(b.get_size()[1]) > _MOST:
             return by_onednn(a, b, bias)
-        left = ExternKernel.require_stride1(ExternKernel.realize_input(a))
-        product = ProductKernel(left, ExternKernel.require_contiguous(right)).generate().output_node()
+        factors = [ExternKernel.require_stride1(ExternKernel.realize_input(factor)) for factor in (a, b)]
+        product = ProductKernel(*factors).generate().output_node()
         product.data.data.allow_epilogue_fusion = False  # what follows is fused with what comes after it
         return product if bias is None else add(product, bias)
 
@@ -133,14 +130,6 @@ def lower_product() -> None:
         return TensorBox.create(output)
 
     register_lowering(product_operator(), type_promotion_kind=None)(lowered)
-
-
-def _in_order(buffer: Any) -> bool:
-    """Whether a buffer's rows lie one after the other, or can still be made so."""
-    from torch._inductor.ir import FlexibleLayout
-
-    layout = buffer.get_layout()
-    return isinstance(layout, FlexibleLayout) or int(layout.stride[-1]) == 1
 
 
 @cache
