@@ -67,7 +67,9 @@ class Levels:
             self._compile(self._with_data(batch))
         if self._captured is None:
             return self.eager(self._with_data(batch))
-        return self._captured(batch._replace(data=()) if self.gathers else batch)
+        if self.gathers and batch.data:
+            batch = batch._replace(data=())
+        return self._captured(batch)
 
     def settle(self) -> None:
         """Look whether all steps so far were finite.
