@@ -14,6 +14,7 @@ from .elbo_surgery import Surgery, elbo_surgery
 from .evidence import log_evidence
 from .gaps import Gaps, gaps
 from .leave_one_out import loo
+from .many import fit_many
 from .microscope import gradient_microscope
 from .model_check import ModelCheck, check_model
 from .model_comparison import compare
@@ -62,6 +63,7 @@ __all__ = [
     "doctor",
     "Surgery",
     "elbo_surgery",
+    "fit_many",
     "gradient_microscope",
     "compare",
     "Gaps",

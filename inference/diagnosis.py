@@ -23,6 +23,10 @@ class NonFiniteError(ArithmeticError):
         super().__init__(message)
         self.run = run
 
+    def __reduce__(self) -> tuple[type[NonFiniteError], tuple[str, Run]]:
+        """An error of a fit in another process comes back with its run."""
+        return type(self), (str(self), self.run)
+
 
 def first_non_finite(pair: Pair, data: Data) -> str:
     """Say which parameter, value or log-density of a pair is the first that is not finite on a batch."""
