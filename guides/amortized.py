@@ -34,7 +34,7 @@ class AmortizedGuide(nn.Module, ABC):
         return z
 
 
-def linear_head(encoder: nn.Module, out_features: int) -> nn.Linear:
+def linear_head(encoder: nn.Module, out_features: int, bias: bool = True) -> nn.Linear:
     """Return a linear layer on the encoder's features.
 
     An encoder that does not tell its width in `out_features` gets a layer that finds it out on
@@ -42,8 +42,8 @@ def linear_head(encoder: nn.Module, out_features: int) -> nn.Linear:
     """
     in_features = getattr(encoder, "out_features", None)
     if in_features is None:
-        return nn.LazyLinear(out_features)
-    return nn.Linear(int(in_features), out_features)
+        return nn.LazyLinear(out_features, bias=bias)
+    return nn.Linear(int(in_features), out_features, bias=bias)
 
 
 def through(features: Tensor, *heads: nn.Module) -> tuple[Tensor, ...]:

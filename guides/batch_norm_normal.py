@@ -64,8 +64,9 @@ class BatchNormNormal(AmortizedGuide):
         self.gamma = gamma
         self.two_sided = two_sided
         self.tau = tau
-        self.mean = linear_head(encoder, latent_dim)
-        self.log_scale = linear_head(encoder, latent_dim)
+        # Normalising takes a shift away again: a bias would be moved by the rounding of a gradient that is zero.
+        self.mean = linear_head(encoder, latent_dim, bias=False)
+        self.log_scale = linear_head(encoder, latent_dim, bias=not two_sided)
         self.mean_norm = nn.BatchNorm1d(latent_dim, eps=1e-8, affine=False)
         if two_sided:
             self.scale_norm = nn.BatchNorm1d(latent_dim, eps=1e-8, affine=False)

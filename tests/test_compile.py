@@ -436,6 +436,16 @@ def test_products_written_out_are_right_at_every_size(monkeypatch, tmp_path, thr
 
 
 @NEEDS_COMPILER
+def test_a_batch_normalised_guide_is_compiled(data):
+    model, normal = pair()
+    guide = guides.BatchNormNormal(normal.latent_dim, normal.encoder)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)
+        run = train(data, "full", programs=(model, guide), steps=3)
+    assert run.settings["steps"] == 3
+
+
+@NEEDS_COMPILER
 def test_what_cannot_be_called_from_cpp_is_called_from_python(monkeypatch):
     graph, tried, compile_with = make_fx(lambda x: x.exp())(torch.zeros(3)), [], inductor._compile_with
 
