@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import torch
@@ -114,7 +115,7 @@ def _adam(
         )  # fmt: skip
     else:
         sizes = [(lr / (1 - b1 ** t.double())) for t in steps]
-        numbers = _computed_once(sizes + [(1 - b2 ** t.double()).sqrt() for t in steps])
+        numbers = _computed_once(sizes + [(1 - b2 ** t.double()).sqrt() for t in steps], ps)
         sizes, roots = numbers[: len(steps)], numbers[len(steps) :]
         decay = group["weight_decay"]
         for p, g, m, v, size, root in zip(ps, gs, ms, vs, sizes, roots, strict=True):
@@ -153,9 +154,10 @@ def _sgd(
         _put(broken, (p, p - lr.to(p.dtype) * g))
 
 
-def _computed_once(numbers: list[Tensor]) -> list[Tensor]:
-    """The same scalars, kept from being inlined: a compiler would take the power anew for every parameter."""
-    column = torch.stack(numbers).unsqueeze(-1)
+def _computed_once(numbers: list[Tensor], ps: list[Tensor]) -> list[Tensor]:
+    """Scalars as precise as parameters, not to be inlined: a compiler would take the power anew for each of them."""
+    dtype = reduce(torch.promote_types, {p.dtype for p in ps})
+    column = torch.stack(numbers).to(dtype).unsqueeze(-1)
     return list(torch.mm(column, torch.ones_like(column[:1])).squeeze(-1).unbind())
 
 
