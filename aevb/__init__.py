@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from aevb.data import Dataset
     from aevb.data import load as load_data
-    from aevb.inference import Pair, Run, doctor, fit, load, log_evidence, refine, verdict
+    from aevb.inference import Pair, Run, doctor, fit, fit_many, load, log_evidence, refine, verdict
 
 __version__ = "0.1.0"
 
@@ -19,6 +19,7 @@ _HOMES = {
     "Run": ("aevb.inference", "Run"),
     "doctor": ("aevb.inference", "doctor"),
     "fit": ("aevb.inference", "fit"),
+    "fit_many": ("aevb.inference", "fit_many"),
     "load": ("aevb.inference", "load"),
     "load_data": ("aevb.data", "load"),
     "log_evidence": ("aevb.inference", "log_evidence"),
@@ -33,6 +34,7 @@ __all__ = [
     "Run",
     "doctor",
     "fit",
+    "fit_many",
     "load",
     "load_data",
     "log_evidence",

@@ -6,8 +6,8 @@ fits in turn, since a compiled step no longer spends its time on calls; so a cor
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import product
 from typing import Any
 
 from .random_state import RandomState
@@ -46,21 +46,23 @@ def fit_many(
     Raises:
         ExceptionGroup: Fits that went wrong, each with its name and seed noted, after all others are done; those
             others are under ``runs``.
-        ValueError: ``jobs`` is below 1, or ``settings`` name ``seed``.
+        ValueError: ``jobs`` is below 1, or ``settings`` name ``seed`` or a ``checkpoint``.
 
     Example::
 
         runs = fit_many({"normal": normal_pair, "flow": flow_pair}, x, seeds=range(3), epochs=50)
         spread = {name: run.history["bound"].iloc[-1] for (name, seed), run in runs.items()}
     """
-    from joblib import Parallel, delayed, parallel_config
+    from joblib import Parallel, cpu_count, delayed, parallel_config
 
-    jobs = len(os.sched_getaffinity(0)) if jobs is None else jobs
+    jobs = cpu_count() if jobs is None else jobs
     if jobs < 1:
         raise ValueError(f"jobs={jobs} must be at least 1.")
     if "seed" in settings:
         raise ValueError(f"seed={settings['seed']} is said by seeds: seeds=[{settings['seed']}].")
-    wanted = [(name, seed) for name in pairs for seed in seeds]
+    if settings.get("checkpoint") is not None:
+        raise ValueError(f"checkpoint={settings['checkpoint']!r} would be written by every fit; leave it out.")
+    wanted = list(product(pairs, seeds))
     tasks = (delayed(_one)(pairs[name], data, seed, settings) for name, seed in wanted)
     with parallel_config(backend="loky", inner_max_num_threads=1):
         ended = Parallel(n_jobs=jobs, return_as="generator")(tasks)

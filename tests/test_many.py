@@ -30,7 +30,7 @@ def data():
 
 def test_many_fits_are_each_the_fit_alone(data):
     runs = fit_many(
-        {"one": lambda: make(1), "two": lambda: make(2)}, data, seeds=[3, 4], steps=6, jobs=2, progress=False
+        {"one": lambda: make(1), "two": lambda: make(2)}, data, seeds=iter([3, 4]), steps=6, jobs=2, progress=False
     )
     assert list(runs) == [("one", 3), ("one", 4), ("two", 3), ("two", 4)]
     torch.manual_seed(4)
@@ -64,3 +64,5 @@ def test_what_cannot_be_is_refused(data):
         fit_many({"one": lambda: make(1)}, data, jobs=0)
     with pytest.raises(ValueError, match="seeds="):
         fit_many({"one": lambda: make(1)}, data, seed=3)
+    with pytest.raises(ValueError, match="checkpoint='a.pt' would be written by every fit"):
+        fit_many({"one": lambda: make(1)}, data, checkpoint="a.pt")
