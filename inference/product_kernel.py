@@ -12,16 +12,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch._inductor import ir
+from torch._inductor import ir, lowering  # which the template's module needs to be loaded before it
 from torch._inductor.codegen.cpp import get_export_declaration
 from torch._inductor.codegen.cpp_template import CppTemplate
 from torch._inductor.utils import parallel_num_threads
 
-__all__ = ["ProductKernel"]
+__all__ = ["ProductKernel", "written_out"]
 
-# A strip of columns is at most 4 vectors wide. Of AVX-512's 32 registers a tile takes 24, of AVX2's 16 it takes 12; a
-# panel of B, a strip wide and 512 deep, stays in the cache while the rows of A pass by. The last vector (or square of a
-# copy) ends where its matrix ends, and so may lie over the one before it, in the same tile and with the same numbers.
+# A strip of columns is at most 4 vectors wide, or 2. Of AVX-512's 32 registers a tile takes 24, of AVX2's 16 it takes
+# 12. A panel of B, a strip wide and 512 deep, stays in the cache while rows of A pass by. The last vector, or square
+# of a copy, ends where its matrix ends: it may lie over the one before it, in the same tile, with the same numbers.
 _SOURCE = r"""
 {{template.header().getvalue()}}
 template <int ROWS, int COLS>
@@ -79,7 +79,7 @@ inline void {{name}}_copy(const float* B, float* panel, int64_t width, int64_t d
 extern "C" {{export}}
 {{kernel.def_kernel(inputs={"A": A, "B": B}, outputs={"C": C})}} {
     constexpr int64_t M = {{M}}, N = {{N}}, K = {{K}}, lane = at::vec::Vectorized<float>::size();
-    constexpr int64_t vectors = (N + lane - 1) / lane, strips = (vectors + 3) / 4;
+    constexpr int64_t vectors = (N + lane - 1) / lane, wide = lane == 16 ? 4 : 2, strips = (vectors + wide - 1) / wide;
     constexpr int COLS = (vectors + strips - 1) / strips, FEWER = COLS > 1 ? COLS - 1 : 1;
     constexpr int ROWS = std::min<int64_t>(M, COLS == 1 ? 12 : (lane == 16 ? 24 : 12) / COLS);
     constexpr int REST = M % ROWS == 0 ? ROWS : M % ROWS;
@@ -121,6 +121,14 @@ extern "C" {{export}}
     }
 }
 """
+
+
+def written_out(a: Any, b: Any, bias: Any) -> Any:
+    """The product of two of Inductor's nodes, plus a bias where there is one, as code."""
+    factors = [ir.ExternKernel.require_stride1(ir.ExternKernel.realize_input(factor)) for factor in (a, b)]
+    product = ProductKernel(*factors).generate().output_node()
+    product.data.data.allow_epilogue_fusion = False  # what follows is fused with what comes after it
+    return product if bias is None else lowering.add(product, bias)
 
 
 class ProductKernel(CppTemplate):

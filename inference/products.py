@@ -100,18 +100,15 @@ def added_product_for_compiler(bias: Tensor, a: Tensor, b: Tensor, *, beta: floa
 def lower_product() -> None:
     """Tell Inductor to write small products into the compiled code, and to call oneDNN itself for the others."""
     from torch._inductor.ir import ExternKernel, FixedLayout, MultiOutput, MultiOutputLayout, TensorBox
-    from torch._inductor.lowering import add, permute, register_lowering
+    from torch._inductor.lowering import permute, register_lowering
     from torch._inductor.mkldnn_ir import LinearUnary
 
-    from .product_kernel import ProductKernel
+    from .product_kernel import written_out
 
     def lowered(a: Any, b: Any, bias: Any) -> Any:
         if int(a.get_size()[0]) * int(a.get_size()[1]) * int(b.get_size()[1]) > _MOST:
             return by_onednn(a, b, bias)
-        factors = [ExternKernel.require_stride1(ExternKernel.realize_input(factor)) for factor in (a, b)]
-        product = ProductKernel(*factors).generate().output_node()
-        product.data.data.allow_epilogue_fusion = False  # what follows is fused with what comes after it
-        return product if bias is None else add(product, bias)
+        return written_out(a, b, bias)
 
     def by_onednn(a: Any, b: Any, bias: Any) -> Any:
         rows = ExternKernel.require_contiguous(ExternKernel.realize_input(a))
