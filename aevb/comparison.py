@@ -6,11 +6,10 @@ evidence serves all.
 """
 
 import math
-import multiprocessing
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -90,25 +89,11 @@ def _carried_out(plans: Sequence[Plan], jobs: int, progress: bool) -> Iterator[d
         for plan in plans:
             yield carry_out(plan, progress=progress)
         return
-    from rich.console import Console
-    from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    from aevb.inference.processes import in_processes
 
-    columns = (TextColumn("{task.description}"), MofNCompleteColumn(), TimeElapsedColumn())
-    bar = Progress(*columns, console=Console(stderr=True), disable=not progress)
-    # A process a core, one thread each: threads that share two cores wait for each other more than they compute.
-    context = multiprocessing.get_context("spawn")
-    with bar, ProcessPoolExecutor(jobs, mp_context=context, initializer=_one_thread) as pool:
-        task = bar.add_task("runs", total=len(plans))
-        futures = {pool.submit(carry_out, plan, progress=False): plan.name for plan in plans}
-        for future in as_completed(futures):
-            bar.update(task, advance=1, description=f"runs, last {futures[future]}")
-            yield future.result()
-
-
-def _one_thread() -> None:
-    import torch
-
-    torch.set_num_threads(1)
+    tasks = [(plan.name, (plan,)) for plan in plans]
+    for _, row in in_processes(partial(carry_out, progress=False), tasks, jobs=jobs, progress=progress):
+        yield row
 
 
 def carry_out(plan: Plan, *, progress: bool) -> dict[str, Any]:

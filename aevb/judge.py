@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
 from aevb import figures
 from aevb.inference import Run
@@ -77,26 +78,27 @@ def judge(
     khat = next((found.khat for found in said.evidence.values() if found.khat is not None), None)
     publish_evidence(folder, read_records(folder), khat)
     # Last, when the page stands without it: chains take long, and not every latent can be moved by them.
-    if pair.guide is not None and (gallery := _gallery_or_reason(pair, points, said, image_shape)) is not None:
+    if pair.guide is not None and (gallery := _gallery_or_reason(pair, points, said, khat, image_shape)) is not None:
         figures.save(gallery, drawn)
         write_report(folder)
     return said
 
 
 def _gallery_or_reason(
-    pair: Pair, points: Any, said: Verdict, image_shape: tuple[int, int, int] | None
+    pair: Pair, points: Any, said: Verdict, khat: Tensor | None, image_shape: tuple[int, int, int] | None
 ) -> "Figure | None":
     """The gallery; nothing, and a printed sentence that says why, where chains or their picture fail."""
     try:
-        return _gallery(pair, points, said, image_shape)
+        return _gallery(pair, points, said, khat, image_shape)
     except (ValueError, RuntimeError, ArithmeticError) as error:  # of the numbers; any other is a fault of the code
         print(f"The gallery of the worst inferred datapoints is left out: {reason(error)}", flush=True)
         return None
 
 
-def _gallery(pair: Pair, points: Any, said: Verdict, image_shape: tuple[int, int, int] | None) -> "Figure":
+def _gallery(
+    pair: Pair, points: Any, said: Verdict, khat: Tensor | None, image_shape: tuple[int, int, int] | None
+) -> "Figure":
     """The worst inferred datapoints: by k-hat, or by what the bound loses on them where there are no weights."""
-    khat = next((found.khat for found in said.evidence.values() if found.khat is not None), None)
     if khat is not None:
         badness, name = torch.where(khat.isnan(), torch.inf, khat), "k-hat"
     elif "gaps" in said.found:

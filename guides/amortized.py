@@ -48,7 +48,7 @@ def linear_head(encoder: nn.Module, out_features: int, bias: bool = True) -> nn.
 
 def through(features: Tensor, *heads: nn.Module) -> tuple[Tensor, ...]:
     """Return what each head makes of the features, by one product where all are linear: one is faster than several."""
-    linear = [head for head in heads if type(head) is nn.Linear]
+    linear = [head for head in heads if type(head) is nn.Linear and head.bias is not None]
     if len(linear) < len(heads):  # a lazy layer becomes a linear one by its first call
         return tuple(head(features) for head in heads)
     weight, bias = torch.cat([head.weight for head in linear]), torch.cat([head.bias for head in linear])

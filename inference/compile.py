@@ -59,15 +59,14 @@ class CapturedStep:
 
     def __init__(
         self,
-        flat: Flat,
+        run: Runner,
         names: tuple[str, ...],
         turns: list[tuple[str, ...]],
         updates: list[Update],
         broken: Tensor,
         outside: Outside,
     ) -> None:
-        self.flat = flat
-        self.run: Runner = flat
+        self._run = run
         self._names, self._turns, self._updates, self._broken = names, turns, updates, broken
         self._outside = outside
         self._constants = [update.constants for update in updates]
@@ -89,7 +88,7 @@ class CapturedStep:
 
     def __call__(self, batch: Batch) -> Report:
         """Make the step; ``batch.data`` is empty where the graph gathers the rows itself."""
-        outputs = self.run(*batch.data, batch.rows, batch.step)
+        outputs = self._run(*batch.data, batch.rows, batch.step)
         checked = len(self._names) + 2 * len(self._turns)
         self._pending.append(outputs[len(self._names) : checked])
         if len(self._pending) >= self._patience or self._outside.optimizers:
@@ -178,9 +177,8 @@ def capture(
     mutable = [broken, *_state(eager, updates), *(lr for update in updates.values() for lr in update.lr)]
     rows_of_data = [data] if isinstance(data, Tensor) else list(data.parts) if isinstance(data, Tensors) else []
     flat = flatten_graph(graph, [*mutable, *rows_of_data])
-    captured = CapturedStep(flat, names, turns, list(updates.values()), broken, outside)
-    if build is not None:
-        captured.run = build(flat)
+    run = flat if build is None else build(flat)
+    captured = CapturedStep(run, names, turns, list(updates.values()), broken, outside)
     _insist_on_equality(eager, updates, broken, captured, batch, gathered)
     return captured
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.fx import GraphModule
 
 from .compile import Flat
-from .products import added_product_for_compiler, lower_product, product_for_compiler
+from .products import added_product_for_compiler, is_float32_on_cpu, lower_product, product_for_compiler
 
 __all__ = ["CannotCompileError", "compiled"]
 
@@ -130,7 +130,7 @@ def _norms(tensors: list[Tensor], ord: float = 2, dtype: torch.dtype | None = No
 
 def _tanh(x: Tensor) -> Tensor:
     """Tanh in two pieces, each right to rounding: its series near 0, where 1 - 2 / (1 + e^2x) cancels."""
-    if x.dtype != torch.float32 or x.device.type != "cpu":
+    if not is_float32_on_cpu(x):
         return NotImplemented
     y = x * x
     near = x * (1 + y * (-1 / 3 + y * (2 / 15 + y * (-17 / 315 + y * (62 / 2835)))))
@@ -139,7 +139,7 @@ def _tanh(x: Tensor) -> Tensor:
 
 def _sigmoid(x: Tensor) -> Tensor:
     """By e^-|x|, which the Bernoulli likelihood of the same logits has worked out as well."""
-    if x.dtype != torch.float32 or x.device.type != "cpu":
+    if not is_float32_on_cpu(x):
         return NotImplemented
     y = (-x.abs()).exp()
     return torch.where(x >= 0, 1.0, y) / (1.0 + y)
@@ -149,7 +149,7 @@ def _bernoulli(
     x: Tensor, target: Tensor, weight: Tensor | None = None, pos_weight: Tensor | None = None, reduction: int = 1
 ) -> Tensor:
     """-log p(target) of logits x, with log(1 + y) = 2 artanh(y / (2 + y)) by its series, right to rounding."""
-    if x.dtype != torch.float32 or x.device.type != "cpu" or weight is not None or pos_weight is not None or reduction:
+    if not is_float32_on_cpu(x) or weight is not None or pos_weight is not None or reduction:
         return NotImplemented
     y = (-x.abs()).exp()  # in (0, 1], so s is at most 1/3
     s = y / (2.0 + y)

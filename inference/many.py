@@ -1,15 +1,16 @@
 """Many fits of one data set: every pair under every seed, a process a core, one thread in each.
 
-Fits that share cores wait for each other more than they compute, and fits stacked into one (``vmap``) win nothing over
-fits in turn, since a compiled step no longer spends its time on calls; so a core is kept to one fit at a time.
+Fits stacked into one (``vmap``) win nothing over fits in turn, since a compiled step does not spend its time on calls;
+so a core is kept to one fit at a time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from itertools import product
 from typing import Any
 
+from .processes import in_processes
 from .random_state import RandomState
 from .run import Run
 from .trainer import fit
@@ -41,7 +42,7 @@ def fit_many(
         settings: Everything else that :func:`~aevb.inference.fit` takes: ``epochs``, ``objective``, ``validation``...
 
     Returns:
-        The runs, by name and seed: ``runs["flow", 3]``. A fit gives the same numbers here as it gives alone.
+        The runs, by name and seed: ``runs["flow", 3]``. A fit gives the numbers here that it gives alone, to rounding.
 
     Raises:
         ExceptionGroup: Fits that went wrong, each with its name and seed noted, after all others are done; those
@@ -53,7 +54,7 @@ def fit_many(
         runs = fit_many({"normal": normal_pair, "flow": flow_pair}, x, seeds=range(3), epochs=50)
         spread = {name: run.history["bound"].iloc[-1] for (name, seed), run in runs.items()}
     """
-    from joblib import Parallel, cpu_count, delayed, parallel_config
+    from joblib import cpu_count
 
     jobs = cpu_count() if jobs is None else jobs
     if jobs < 1:
@@ -62,11 +63,9 @@ def fit_many(
         raise ValueError(f"seed={settings['seed']} is said by seeds: seeds=[{settings['seed']}].")
     if settings.get("checkpoint") is not None:
         raise ValueError(f"checkpoint={settings['checkpoint']!r} would be written by every fit; leave it out.")
-    wanted = list(product(pairs, seeds))
-    tasks = (delayed(_one)(pairs[name], data, seed, settings) for name, seed in wanted)
-    with parallel_config(backend="loky", inner_max_num_threads=1):
-        ended = Parallel(n_jobs=jobs, return_as="generator")(tasks)
-        results = dict(zip(wanted, _watched(ended, len(wanted), progress), strict=True))
+    tasks = [((name, seed), (pairs[name], data, seed, settings)) for name, seed in product(pairs, seeds)]
+    ended = dict(in_processes(_one, tasks, jobs=jobs, progress=progress))
+    results = {key: ended[key] for key, _ in tasks}
     runs = {key: result for key, result in results.items() if isinstance(result, Run)}
     if len(runs) < len(results):
         raise _failed(results, runs)
@@ -81,13 +80,6 @@ def _one(make: Callable[[], tuple[Any, Any]], data: Any, seed: int, settings: Ma
         return fit(model, guide, data, seed=seed, progress=False, **settings)
     except Exception as error:
         return error
-
-
-def _watched(ended: Iterator[Run | Exception], total: int, progress: bool) -> Iterator[Run | Exception]:
-    from rich.console import Console
-    from rich.progress import track
-
-    return iter(track(ended, "fits", total, console=Console(stderr=True), disable=not progress, transient=True))
 
 
 def _failed(results: Mapping[tuple[str, int], Run | Exception], runs: ManyRuns) -> ExceptionGroup[Exception]:

@@ -78,7 +78,7 @@ inline void {{name}}_copy(const float* B, float* panel, int64_t width, int64_t d
 
 extern "C" {{export}}
 {{kernel.def_kernel(inputs={"A": A, "B": B}, outputs={"C": C})}} {
-    constexpr int64_t M = {{M}}, N = {{N}}, K = {{K}}, lane = at::vec::Vectorized<float>::size();
+    constexpr int64_t M = {{M}}, N = {{N}}, K = {{K}}, deep = 512, lane = at::vec::Vectorized<float>::size();
     constexpr int64_t vectors = (N + lane - 1) / lane, wide = lane == 16 ? 4 : 2, strips = (vectors + wide - 1) / wide;
     constexpr int COLS = (vectors + strips - 1) / strips, FEWER = COLS > 1 ? COLS - 1 : 1;
     constexpr int ROWS = std::min<int64_t>(M, COLS == 1 ? 12 : (lane == 16 ? 24 : 12) / COLS);
@@ -86,12 +86,12 @@ extern "C" {{export}}
     constexpr int64_t tiles = (M + ROWS - 1) / ROWS;
     const float* left = &{{kernel.index(A, ["0", "0"])}};
     const float* right = &{{kernel.index(B, ["0", "0"])}};
-    for (int64_t k = 0; k < K; k += 512) {
-        const int64_t depth = std::min<int64_t>(512, K - k);
+    for (int64_t k = 0; k < K; k += deep) {
+        const int64_t depth = std::min(deep, K - k);
         {{parallel}}
         {
             {% if copied %}
-            alignas(64) float panel[512 * COLS * lane];
+            alignas(64) float panel[deep * COLS * lane];
             int64_t copied = -1;
             {% endif %}
             {{shared}}

@@ -18,6 +18,7 @@ from torch.fx import GraphModule, Node
 
 __all__ = [
     "added_product_for_compiler",
+    "is_float32_on_cpu",
     "lower_product",
     "product_for_compiler",
     "product_operator",
@@ -53,11 +54,16 @@ def redirect_products(graph: GraphModule) -> None:
 
 def _worth_it(a: Any, b: Any) -> bool:
     left, right = _value(a), _value(b)
-    return _is_float32_on_cpu(left, right) and left.shape[0] * left.shape[1] * right.shape[1] >= _FEWEST
+    return is_float32_on_cpu(left, right) and _multiplications(left, right) >= _FEWEST
 
 
-def _is_float32_on_cpu(a: Tensor, b: Tensor) -> bool:
-    return a.device.type == "cpu" and a.dtype == b.dtype == torch.float32
+def is_float32_on_cpu(*tensors: Tensor) -> bool:
+    """Whether tensors are what this library's own kernels are written for."""
+    return all(tensor.device.type == "cpu" and tensor.dtype == torch.float32 for tensor in tensors)
+
+
+def _multiplications(a: Tensor, b: Tensor) -> int:
+    return a.shape[0] * a.shape[1] * b.shape[1]
 
 
 def _value(node: Node) -> Tensor:
@@ -85,7 +91,7 @@ def _product(a: Tensor, b: Tensor, bias: Tensor | None) -> Tensor:
 
 def product_for_compiler(a: Tensor, b: Tensor) -> Tensor:
     """``aten.mm`` as the compiler is to see it."""
-    if not _mkl_is_slow() or not _is_float32_on_cpu(a, b) or a.shape[0] * a.shape[1] * b.shape[1] == 0:
+    if not _mkl_is_slow() or not is_float32_on_cpu(a, b) or _multiplications(a, b) == 0:
         return NotImplemented
     return cast("Tensor", product_operator()(a, b, None))
 

@@ -211,8 +211,7 @@ class Fit:
         self.stopped: str | None = None
         self.history: list[dict[str, float]] = []
         self._order: Tensor = torch.empty(0, dtype=torch.long)
-        self._rows = len(self.data)
-        self._clock = torch.zeros((), dtype=torch.long, device=self.device)
+        self._clock = torch.zeros((), dtype=torch.long, device=self.device)  # a new one would make an accelerator wait
         self._sums: dict[str, Tensor] = {}
         self._counted = 0
         self._seconds = 0.0
@@ -304,7 +303,7 @@ class Fit:
             self._order = order.to(self.device)
         index = self._order[position : position + self.batch_size]
         data = () if self._make_step.gathers else as_data(self.data[index])
-        return Batch(data, index, self._rows, self._clock.fill_(step))
+        return Batch(data, index, len(self.data), self._clock.fill_(step))
 
     def _said(self, error: NotFinite) -> NonFiniteError:
         """The error in full: step, players and site; the run holds the last good parameters."""
