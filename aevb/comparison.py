@@ -69,8 +69,8 @@ def compare(plans: Sequence[Plan], out: Path, *, jobs: int | None = None, progre
         progress: Say on standard error what is done.
 
     Returns:
-        One row a run: objective, seed, test_bound, bound_error, test_log_px, standard_error, khat_over_0.7, seconds,
-        samples_seen.
+        One row a run: objective, seed, test_bound, bound_error, test_log_px, standard_error, khat_over_threshold,
+        khat_threshold, seconds, samples_seen, guide.
     """
     import pandas as pd
 
@@ -99,7 +99,7 @@ def _carried_out(plans: Sequence[Plan], jobs: int, progress: bool) -> Iterator[d
 def carry_out(plan: Plan, *, progress: bool) -> dict[str, Any]:
     """Fit one run, estimate its evidence, write its folder, and return its row of the table."""
     from aevb.inference import fit, log_evidence
-    from aevb.inference.evidence import ELBO
+    from aevb.inference.evidence import ELBO, khat_threshold
     from aevb.publish import publish, rows
     from aevb.records import add_records
 
@@ -144,7 +144,8 @@ def carry_out(plan: Plan, *, progress: bool) -> dict[str, Any]:
         "bound_error": bounds[0].standard_error if bounds else math.nan,
         "test_log_px": evidence.mean,
         "standard_error": evidence.standard_error,
-        "khat_over_0.7": evidence.khat_share,
+        "khat_over_threshold": evidence.khat_share,
+        "khat_threshold": None if evidence.khat is None else khat_threshold(evidence.num_samples),
         "seconds": fitted.rows[-1]["seconds"],
         "samples_seen": int(fitted.rows[-1]["samples_seen"]),
         "guide": "own" if own_guide else "fitted afterwards",

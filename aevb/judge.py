@@ -75,8 +75,9 @@ def judge(
             figures.save(figure, folder / "figures" / f"{name}.png")
     drawn = folder / "figures" / "worst_inferred.png"
     drawn.unlink(missing_ok=True)  # an earlier verdict's, should there be none this time
-    khat = next((found.khat for found in said.evidence.values() if found.khat is not None), None)
-    publish_evidence(folder, read_records(folder), khat)
+    weighed = next((found for found in said.evidence.values() if found.khat is not None), None)
+    publish_evidence(folder, read_records(folder), weighed)
+    khat = None if weighed is None else weighed.khat
     # Last, when the page stands without it: chains take long, and not every latent can be moved by them.
     if pair.guide is not None and (gallery := _gallery_or_reason(pair, points, said, khat, image_shape)) is not None:
         figures.save(gallery, drawn)

@@ -9,7 +9,7 @@ from torch import Tensor
 from aevb import figures
 from aevb.data import Dataset
 from aevb.inference import Run
-from aevb.inference.evidence import Evidence
+from aevb.inference.evidence import Evidence, khat_threshold
 from aevb.inference.uses import decode, generate, infer, reconstruct
 from aevb.report import write_report
 
@@ -60,12 +60,13 @@ def _pictures(run: Run, data: Dataset, shape: tuple[int, int, int]) -> dict[str,
     return drawn
 
 
-def publish_evidence(folder: Path, records: list[dict[str, Any]], khat: Tensor | None = None) -> None:
-    """Draw the evidence of a run folder and write its page again."""
+def publish_evidence(folder: Path, records: list[dict[str, Any]], weighed: Evidence | None = None) -> None:
+    """Draw the evidence of a run folder, with the k-hat of what has weights, and write its page again."""
     if records:  # none, where no estimator applies
         figures.save(figures.evidence_forest(records), folder / "figures" / "evidence.png")
-    if khat is not None:
-        figures.save(figures.khat_histogram(khat), folder / "figures" / "khat.png")
+    if weighed is not None and weighed.khat is not None:
+        histogram = figures.khat_histogram(weighed.khat, weighed.num_samples)
+        figures.save(histogram, folder / "figures" / "khat.png")
     write_report(folder)
 
 
@@ -76,8 +77,9 @@ def describe_evidence(evidence: Evidence, split: str) -> str:
         f"{evidence.standard_error:.3f} nats per datapoint over {len(evidence.log_px)} datapoints "
         f"({evidence.direction})"
     )
-    if evidence.khat_share is not None:
-        said += f"; k-hat above 0.7 on {100 * evidence.khat_share:.1f} % of them"
+    if evidence.khat is not None:
+        threshold = khat_threshold(evidence.num_samples)
+        said += f"; k-hat above {threshold:.2f} on {len(evidence.doubtful)} of them"
     return "\n".join([said, *evidence.notes])
 
 

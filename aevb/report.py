@@ -8,7 +8,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from aevb.records import read_records
+from aevb.records import khat_words, read_records
 
 __all__ = ["write_report"]
 
@@ -28,7 +28,7 @@ _CAPTIONS = {
     "worst_inferred": (
         "The datapoints that the guide infers worst: the datapoint above, the guide's draws and those of HMC below."
     ),
-    "khat": "Pareto k-hat of each datapoint's importance weights; above 0.7 the estimate is not to be trusted.",
+    "khat": "Pareto k-hat of each datapoint's importance weights; beyond the dashed line they are not to be trusted.",
 }
 
 _COMPARISON = "The same model under several algorithms. Log-likelihoods are nats per datapoint, on held-out data."
@@ -99,13 +99,12 @@ def _compared(row: Mapping[str, str]) -> dict[str, Any]:
     """A row of a comparison's table.csv with each estimate and its error in one cell; other tables as they are."""
     if "test_log_px" not in row:
         return dict(row)
-    share = row["khat_over_0.7"]
     return {
         "objective": row["objective"],
         "seed": row["seed"],
         "test bound": _with_error(row["test_bound"], row["bound_error"]),
         "test log p(x)": _with_error(row["test_log_px"], row["standard_error"]),
-        "k-hat > 0.7": f"{100 * float(share):.1f} %" if share else "",
+        "k-hat too high": khat_words(row),
         "seconds": f"{float(row['seconds']):.1f}",
         "samples seen": row["samples_seen"],
         "guide": row["guide"],
@@ -156,7 +155,7 @@ def _sentences(folder: Path) -> str:
 
 def _shown(record: Mapping[str, Any]) -> dict[str, Any]:
     """A record of evidence.json as a row: the estimate and its error in one cell."""
-    share, error = record.get("khat_over_0.7"), record.get("standard_error")
+    error = record.get("standard_error")
     return {
         "method": record["method"],
         "split": record["split"],
@@ -164,7 +163,7 @@ def _shown(record: Mapping[str, Any]) -> dict[str, Any]:
         "direction": record["direction"],
         "datapoints": record["num_points"],
         "samples": record["num_samples"],
-        "k-hat > 0.7": "" if share is None else f"{100 * share:.1f} %",
+        "k-hat too high": khat_words(record),
     }
 
 

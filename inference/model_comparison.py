@@ -26,7 +26,7 @@ def compare(evidence: Mapping[str, Evidence]) -> pd.DataFrame:
     Returns:
         A row a model, the best first: ``rank``, ``log_px`` and ``standard_error`` (nats per datapoint),
         ``difference`` to the best and its paired ``difference_error``, ``share_better`` (datapoints this model finds
-        likelier than the best one does), ``direction`` and ``khat_over_0.7``.
+        likelier than the best one does), ``direction`` and ``khat_over_threshold``.
 
     Raises:
         ValueError: Nothing is given, or the numbers of datapoints differ.
@@ -54,7 +54,7 @@ def compare(evidence: Mapping[str, Evidence]) -> pd.DataFrame:
                 "share_better": float((difference > 0).double().mean()),
                 "method": found.method,
                 "direction": found.direction,
-                "khat_over_0.7": found.khat_share,
+                "khat_over_threshold": found.khat_share,
             }
         )
     return pd.DataFrame(rows).set_index("model")

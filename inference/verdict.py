@@ -62,7 +62,8 @@ class Verdict:
         """A row an estimator, in the order they were asked."""
         import pandas as pd
 
-        told = ["direction", "mean", "standard_error", "monte_carlo_error", "num_samples", "khat_over_0.7"]
+        told = ["direction", "mean", "standard_error", "monte_carlo_error", "num_samples"]
+        told += ["khat_over_threshold", "khat_threshold"]
         rows = []
         for name, seconds in self.seconds.items():
             record = self.evidence[name].record("") if name in self.evidence else {}

@@ -126,11 +126,13 @@ def test_evidence_forest_points_from_a_bound_to_the_truth():
 
 
 def test_khat_histogram_counts_what_is_not_finite_as_untrustworthy():
-    figure = figures.khat_histogram(torch.tensor([0.1, 0.2, 0.9, float("inf")]))
-    assert figure.axes[0].get_title(loc="left") == "50 % of 4 datapoints above 0.7"
+    figure = figures.khat_histogram(torch.tensor([0.1, 0.2, 0.68, float("inf")]), num_samples=1000)
+    assert figure.axes[0].get_title(loc="left") == "50 % of 4 datapoints above 0.67"
+    assert figure.axes[0].lines[0].get_xdata()[0] == pytest.approx(2 / 3)
+    assert figures.khat_histogram([0.1, 0.68], 5000).axes[0].get_title(loc="left") == "0 % of 2 datapoints above 0.70"
     assert "1 not finite" in figure.axes[0].get_xlabel()
     with pytest.raises(ValueError, match="finite k-hat"):
-        figures.khat_histogram([float("nan")])
+        figures.khat_histogram([float("nan")], 1000)
 
 
 def test_weight_concentration_of_equal_and_of_single_weights():
@@ -214,5 +216,5 @@ def test_rank_figures_ask_which_latent():
 
 
 def test_save_makes_the_folder_and_no_pyplot(tmp_path):
-    path = figures.save(figures.khat_histogram([0.1, 0.5]), tmp_path / "deep" / "k.png", dpi=40)
+    path = figures.save(figures.khat_histogram([0.1, 0.5], 1000), tmp_path / "deep" / "k.png", dpi=40)
     assert path.read_bytes().startswith(b"\x89PNG")

@@ -7,6 +7,11 @@ import pytest
 
 from aevb.report import write_report
 
+HEADER = (
+    "objective,seed,test_bound,bound_error,test_log_px,standard_error,khat_over_threshold,khat_threshold,seconds,"
+    "samples_seen,guide"
+)
+
 
 def _run_folder(folder):
     (folder / "figures").mkdir(parents=True)
@@ -22,7 +27,7 @@ def _run_folder(folder):
 
 def test_a_run_page_shows_its_numbers_and_escapes_its_words(tmp_path):
     page = write_report(_run_folder(tmp_path / "run")).read_text()
-    for expected in ("-20.00 ± 0.50", "25.0 %", "beware", "-20.250", "data:image/png;base64", "seed 3"):
+    for expected in ("-20.00 ± 0.50", "25.0 % above 0.70", "beware", "-20.250", "data:image/png;base64", "seed 3"):
         assert expected in page
     assert "<digits>" not in page and "&lt;digits&gt;" in page
     assert "http://" not in page and "https://" not in page
@@ -30,10 +35,9 @@ def test_a_run_page_shows_its_numbers_and_escapes_its_words(tmp_path):
 
 def test_a_comparison_page_holds_its_runs(tmp_path):
     _run_folder(tmp_path / "sgvb-0")
-    header = "objective,seed,test_bound,bound_error,test_log_px,standard_error,khat_over_0.7,seconds,samples_seen,guide"
-    (tmp_path / "table.csv").write_text(f"{header}\nsgvb,0,-25.0,0.1,-24.5,0.2,,3.25,1000,own\n")
+    (tmp_path / "table.csv").write_text(f"{HEADER}\nsgvb,0,-25.0,0.1,-24.5,0.2,0.125,0.6,3.25,1000,own\n")
     page = write_report(tmp_path).read_text()
-    for expected in ("-24.50 ± 0.20", "1,000", "sgvb-0", "beware"):
+    for expected in ("-24.50 ± 0.20", "12.5 % above 0.60", "1,000", "sgvb-0", "beware"):
         assert expected in page
 
 
@@ -115,8 +119,7 @@ def test_an_exact_value_has_no_error(tmp_path):
 
 
 def test_a_comparison_stands_a_run_that_came_to_nothing(tmp_path):
-    header = "objective,seed,test_bound,bound_error,test_log_px,standard_error,khat_over_0.7,seconds,samples_seen,guide"
-    (tmp_path / "table.csv").write_text(f"{header}\navb,0,,,,,,3.25,1000,own\n")
+    (tmp_path / "table.csv").write_text(f"{HEADER}\navb,0,,,,,,,3.25,1000,own\n")
     assert "nan ± nan" in _Page(tmp_path).words
 
 

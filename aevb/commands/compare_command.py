@@ -108,19 +108,20 @@ def print_table(table: "pd.DataFrame") -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from aevb.records import khat_words
+
     shown = Table(title="held-out data, nats per datapoint")
-    headings = ("objective", "seed", "test bound", "test log p(x)", "k-hat > 0.7", "seconds", "samples seen")
+    headings = ("objective", "seed", "test bound", "test log p(x)", "k-hat too high", "seconds", "samples seen")
     for heading in headings:
         shown.add_column(heading, justify="left" if heading == "objective" else "right", no_wrap=True)
     for row in table.to_dict("records"):
         star = "" if row["guide"] == "own" else " *"
-        share = row["khat_over_0.7"]
         shown.add_row(
             f"{row['objective']}{star}",
             str(row["seed"]),
             "-" if isnan(row["test_bound"]) else f"{row['test_bound']:.2f}",
             f"{row['test_log_px']:.2f} ± {row['standard_error']:.2f}",
-            "-" if share is None or isnan(share) else f"{100 * share:.1f} %",
+            khat_words(row) or "-",
             f"{row['seconds']:.1f}",
             f"{row['samples_seen']:,}",
         )

@@ -60,7 +60,7 @@ def run(args: Namespace) -> int:
     evidence = log_evidence(fitted.model, fitted.guide, points, estimator, seed=args.seed)
     print(describe_evidence(evidence, args.split))
     records = add_records(folder, [evidence.record(args.split)])
-    publish_evidence(folder, records, evidence.khat)
+    publish_evidence(folder, records, evidence)
     return 0
 
 

@@ -24,7 +24,7 @@ def evidence_forest(rows: Sequence[Mapping[str, Any]]) -> "Figure":
     if not rows:
         raise ValueError("evidence_forest: expected at least one row, got none.")
     figure, axes = blank(7.0, 1.3 + 0.42 * len(rows))
-    several = len({row.get("split") for row in rows}) > 1
+    several = [what for what in ("split", "num_points") if len({row.get(what) for row in rows}) > 1]
     names, seen = [], set()
     for height, row in zip(range(len(rows), 0, -1), rows, strict=True):
         style, kind = _direction(str(row.get("direction", "estimate")))
@@ -40,8 +40,7 @@ def evidence_forest(rows: Sequence[Mapping[str, Any]]) -> "Figure":
             color="0.3",
         )
         seen.add(kind)
-        name = str(row.get("label", row.get("method")))
-        names.append(f"{name} ({row['split']})" if several and row.get("split") else name)
+        names.append(_name(row, several))
     axes.set_yticks(range(len(rows), 0, -1), names)
     axes.set(ylim=(0.4, len(rows) + 0.8), xlabel="log p(x), nats per datapoint (bars: \u00b1 1 standard error)")
     axes.margins(x=0.12)
@@ -49,6 +48,13 @@ def evidence_forest(rows: Sequence[Mapping[str, Any]]) -> "Figure":
     axes.grid(axis="y", visible=False)
     axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
     return figure
+
+
+def _name(row: Mapping[str, Any], several: Sequence[str]) -> str:
+    """A row's name, with the split and the number of datapoints where rows differ in them."""
+    told = {"split": f"{row.get('split')}", "num_points": f"{row.get('num_points')} datapoints"}
+    beside = ", ".join(told[what] for what in several if row.get(what))
+    return str(row.get("label", row.get("method"))) + (f" ({beside})" if beside else "")
 
 
 def _direction(direction: str) -> tuple[dict[str, Any], str]:

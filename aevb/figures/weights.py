@@ -6,6 +6,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from aevb.inference.evidence import khat_threshold
+
 from .canvas import PALETTE, array, blank
 
 if TYPE_CHECKING:
@@ -14,24 +16,29 @@ if TYPE_CHECKING:
 __all__ = ["khat_histogram", "weight_concentration"]
 
 
-def khat_histogram(khat: Tensor | ArrayLike) -> "Figure":
-    """Draw the Pareto shapes k-hat ``[N]`` of the importance weights; above 0.7 an estimate is not to be trusted.
+def khat_histogram(khat: Tensor | ArrayLike, num_samples: int) -> "Figure":
+    """Draw the Pareto shapes k-hat ``[N]`` of importance weights, ``num_samples`` a datapoint.
+
+    The dashed line is the threshold min(1 - 1 / log10 S, 0.7) for so many; above it an estimate is not to be trusted.
+
+    Raises:
+        ValueError: No k-hat is finite.
 
     References:
         Pareto smoothed importance sampling, Vehtari et al., 2024, arXiv 1507.02646.
     """
-    values = array(khat).ravel()
+    values, threshold = array(khat).ravel(), khat_threshold(num_samples)
     finite = values[np.isfinite(values)]
     if len(finite) == 0:
         raise ValueError("khat_histogram: expected at least one finite k-hat, got none.")
     figure, axes = blank(6.0, 3.6)
     low, high = min(finite.min(), 0.0), max(finite.max(), 1.0)
     edges = (np.arange(np.floor(low * 20), np.ceil(high * 20) + 1) / 20).tolist()
-    axes.hist(finite[finite <= 0.7], edges, color=PALETTE[0])
-    axes.hist(finite[finite > 0.7], edges, color=PALETTE[1])
-    axes.axvline(0.7, color="0.2", linestyle="--", linewidth=1)
-    over = np.mean(~(values <= 0.7))
-    axes.set_title(f"{100 * over:.3g} % of {len(values)} datapoints above 0.7", fontsize=10, loc="left")
+    axes.hist(finite[finite <= threshold], edges, color=PALETTE[0])
+    axes.hist(finite[finite > threshold], edges, color=PALETTE[1])
+    axes.axvline(threshold, color="0.2", linestyle="--", linewidth=1)
+    over = np.mean(~(values <= threshold))
+    axes.set_title(f"{100 * over:.3g} % of {len(values)} datapoints above {threshold:.2f}", fontsize=10, loc="left")
     lost = len(values) - len(finite)
     note = f" ({lost} not finite, not drawn)" if lost else ""
     axes.set(xlabel="Pareto shape k\u0302 of the importance weights" + note, ylabel="datapoints")

@@ -40,7 +40,8 @@ class Evidence:
         log_px: ``[N]``, in nats.
         num_samples: The samples a datapoint it took.
         ess: Effective sample size of the importance weights, ``[N]``, where there are weights.
-        khat: Pareto shape of the largest weights, ``[N]``; above 0.7 the estimate is not to be trusted.
+        khat: Pareto shape of the largest weights, ``[N]``; above :func:`khat_threshold` of as many samples the estimate
+            is not to be trusted.
         notes: Sentences a reader should see beside the number.
         own_errors: Monte Carlo standard error of each number, ``[N]``, where the estimator knows it better than the
             effective sample size does.
@@ -86,8 +87,8 @@ class Evidence:
 
     @property
     def khat_share(self) -> float | None:
-        """The share of datapoints whose k-hat is above 0.7."""
-        return None if self.khat is None else float((self.khat > 0.7).double().mean())
+        """The share of datapoints whose k-hat is above :func:`khat_threshold` of as many samples, or no number."""
+        return None if self.khat is None else len(self.doubtful) / len(self.khat)
 
     @property
     def doubtful(self) -> Tensor:
@@ -109,8 +110,17 @@ class Evidence:
             "monte_carlo_error": self.monte_carlo_error,
             "num_points": len(self.log_px),
             "num_samples": self.num_samples,
-            "khat_over_0.7": self.khat_share,
+            **self._khat_record(),
             **({"notes": list(self.notes)} if self.notes else {}),
+        }
+
+    def _khat_record(self) -> dict[str, float | None]:
+        """The share above the threshold, the threshold, and the share above 0.7, which older files hold alone."""
+        known = self.khat is not None
+        return {
+            "khat_over_threshold": self.khat_share,
+            "khat_threshold": khat_threshold(self.num_samples) if known else None,
+            "khat_over_0.7": float((~(self.khat <= 0.7)).double().mean()) if self.khat is not None else None,
         }
 
 
