@@ -166,7 +166,8 @@ def simulation_based_calibration(
         sampler: :func:`guide_sampler`, :class:`HMCSampler`, or any ``(pair, data, num_draws) -> {site: draws}``.
         num_simulations: Simulated datapoints.
         num_draws: Posterior draws a datapoint.
-        conditions: Rows to take what is conditioned on from (labels); by default the pair's example.
+        conditions: Rows to take what is conditioned on (labels) and what is missing from; by default the first row
+            that the pair was checked with.
         seed: Of the simulations and the draws.
 
     References:
@@ -176,8 +177,7 @@ def simulation_based_calibration(
     device = pair.example[0].device
     with RandomState(seed, device), pair.evaluation():
         frame = pair.blank(num_simulations) if conditions is None else _first(conditions, num_simulations, device)
-        truth, observed = pair.dream(frame)
-        simulated = pair.dreamt_data(frame, observed)
+        truth, simulated = pair.simulate(frame)
         draws = sampler(pair, simulated, num_draws)
         ranks = {name: _ranks(truth[name][0], value) for name, value in draws.items()}
     return Calibration(ranks, num_draws)

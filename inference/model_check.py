@@ -107,7 +107,7 @@ def check_model(
     dataset = as_dataset(data, device)
     with RandomState(seed, device), pair.evaluation():
         real = as_data(dataset[torch.arange(len(dataset), device=device)])
-        simulated = pair.dreamt_data(real, pair.dream(real)[1])
+        _, simulated = pair.simulate(real)
         latents = [_one_draw_each(pair, rows) for rows in (real, simulated)]
         values = [_p_values(pair, rows, num_samples) for rows in (real, simulated)]
         aggregate_p = energy_test(*(draws[:_MOST] for draws in latents), num_permutations=num_permutations)

@@ -395,10 +395,38 @@ class Pair(nn.Module):
             dreamt[position] = rows.reshape(like.shape).to(like.dtype)
         return tuple(dreamt)
 
+    def simulate(self, data: Tensor | Data) -> tuple[dict[str, Tensor], Data]:
+        """Draw latents and, in the place of each datapoint, one of the model's own with the same holes.
+
+        What is conditioned on (a label) stays as it is. So does what a mask leaves out of the likelihood: there the
+        data keep their own value, the NaN or the -1 that stands for a missing one. Where the mask is a matter of the
+        datapoint's place and not of its latents (missing at random), the latents are exact posterior draws of what
+        comes back.
+
+        Args:
+            data: The batch.
+
+        Returns:
+            Latent site to ``[1, batch, *event]``, and data of the shapes given.
+
+        Raises:
+            ContractError: An observed site is no argument of the programs, so a dream cannot take its place.
+        """
+        data = as_data(data)
+        with _Dreaming():
+            sites = self.trace(self.model, data, 1)
+        simulated = list(self.dreamt_data(data, {name: sites[name]["value"] for name in self.observed}))
+        for name, position in self.observed.items():
+            kept = _kept(sites[name])
+            if kept is not None and position is not None:
+                rows = kept.movedim(self.max_plate_nesting, 0).reshape(data[position].shape)
+                simulated[position] = torch.where(rows, simulated[position], data[position])
+        return self._latent_values(sites), tuple(simulated)
+
     def likelihoods(self, z: dict[str, Tensor], data: Tensor | Data) -> dict[str, Distribution]:
-        """The distribution p(x|z) of every observed site at given latents."""
+        """The distribution p(x|z) of every observed site at given latents; it scores what its mask keeps."""
         sites = self._run_at(self.model, z, as_data(data))
-        return {name: sites[name]["fn"] for name in self.observed}
+        return {name: _masked(sites[name]) for name in self.observed}
 
     def blank(self, num_points: int) -> Data:
         """Arguments for ``num_points`` datapoints when only their number matters (:meth:`dream`)."""
@@ -548,6 +576,26 @@ def site_log_prob(site: Any, max_plate_nesting: int) -> Tensor:
     while max_plate_nesting > 1 and log_prob.dim() > 2:
         log_prob = log_prob.sum(-2)
     return log_prob
+
+
+def _masked(site: Any) -> Distribution:
+    """A site's distribution with the mask that handlers put on it."""
+    return site["fn"] if site["mask"] is None else site["fn"].mask(site["mask"])
+
+
+def _kept(site: Any) -> Tensor | None:
+    """Which entries of a site's value its masks let into the likelihood, in the value's shape; ``None``: all."""
+    fn: Any = _masked(site)
+    shape, kept = site["value"].shape, None
+    while True:
+        mask = getattr(fn, "_mask", None)
+        if mask is not None:
+            mask = torch.as_tensor(mask, device=site["value"].device)
+            mask = mask.reshape(*mask.shape, *(1,) * fn.event_dim).expand(shape)
+            kept = mask if kept is None else kept & mask
+        if not hasattr(fn, "base_dist"):
+            return kept
+        fn = fn.base_dist
 
 
 def _as_program(fn: Callable[..., Any]) -> Program:

@@ -6,6 +6,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from pyro import poutine
 
 from aevb.inference import Pair, log_evidence
 from aevb.inference.evidence import AnnealedImportanceSampling, BidirectionalMonteCarlo, annealing, sandwich
@@ -60,6 +61,36 @@ def test_what_the_model_is_conditioned_on_is_kept():
     assert ((found.data[0] - label).abs() < 6).all()
     exact = dist.Normal(label, 2**0.5).log_prob(found.data[0]).double()
     assert abs(found.upper.mean - float(exact.mean())) < 3 * found.upper.monte_carlo_error
+
+
+def _holed(x, y, seen):
+    """Three kinds of holes: NaN under a mask of the distribution, -1 and a mask argument under a handler's."""
+    there = ~x.isnan()
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", dist.Normal(x.new_zeros(()), 1.0))
+        pixels = dist.Normal(z.unsqueeze(-1), 0.5).expand([*z.shape, 2]).mask(there).to_event(1)
+        pyro.sample("x", pixels, obs=x.nan_to_num())
+        with poutine.mask(mask=(y != -1.0) & seen):
+            pyro.sample("y", dist.Normal(z, 0.5), obs=y)
+
+
+def test_simulated_data_have_the_holes_of_the_data():
+    x, y, seen = torch.zeros(40, 2), torch.zeros(40), torch.arange(40) % 4 > 0
+    x[::2, 0], x[::3], y[::5] = torch.nan, torch.nan, -1.0
+    pair = Pair(_holed).check((x, y, seen))
+    z, (simulated, labels, mask) = pair.simulate((x, y, seen))
+    assert torch.equal(simulated.isnan(), x.isnan()) and torch.equal(mask, seen)
+    there = (y != -1.0) & seen
+    assert torch.equal(labels[~there], y[~there]) and (labels[there] != y[there]).all()
+    near = (simulated - z["z"][0].unsqueeze(-1))[~x.isnan()]
+    assert 0.3 < float(near.std()) < 0.7  # what is seen comes from these latents
+
+    found = sandwich(pair, None, (x, y, seen), replace(SHORT, num_temperatures=60, num_chains=20))
+    assert torch.equal(found.data[0].isnan(), x.isnan())
+    assert abs(found.gap) < 3 * found.gap_error + 0.05
+    nothing = x.isnan().all(1) & ~there  # log p of nothing is zero, on either side
+    assert nothing.sum() >= 3 and found.lower.log_px[nothing].abs().max() < 1e-5
+    assert (found.upper.log_px[~nothing].abs() > 1e-3).all()
 
 
 def test_data_that_cannot_be_simulated_are_refused():

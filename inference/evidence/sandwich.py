@@ -81,8 +81,8 @@ def sandwich(
     Args:
         model: The generative program, or a pair that has been checked.
         guide: The recognition program; ``None`` where the chains start at the prior.
-        like: Data that say how many datapoints to simulate and what the model is conditioned on (a label), or, for a
-            checked pair, their number.
+        like: Data that say how many datapoints to simulate, what the model is conditioned on (a label) and which
+            entries are missing; or, for a checked pair, their number, all like the first row it was checked with.
         annealing: How the chains are annealed.
         seed: Of the data and the chains; the global random state is left as it was found.
 
@@ -159,7 +159,7 @@ def _sandwich(pair: Pair, like: Dataset | Data, annealing: AnnealedImportanceSam
 
 
 def _simulate(pair: Pair, like: Dataset) -> Tensors:
-    """Data from the model; their posterior draws stand, unconstrained, in the last part."""
+    """Data from the model, with the same holes; their posterior draws stand, unconstrained, in the last part."""
     if any(position is None for position in pair.observed.values()):
         raise ContractError(
             f"observed sites {sorted(pair.observed)} are not all arguments of the programs, so data that are simulated "
@@ -167,6 +167,6 @@ def _simulate(pair: Pair, like: Dataset) -> Tensors:
         )
     parts = []
     for part in chunks(like, _SIMULATED_AT_ONCE):
-        z, observed = pair.dream(part)
-        parts.append((*pair.dreamt_data(part, observed), flatten(pair, z).squeeze(0)))
+        z, simulated = pair.simulate(part)
+        parts.append((*simulated, flatten(pair, z).squeeze(0)))
     return Tensors(*(torch.cat(pieces) for pieces in zip(*parts, strict=True)))

@@ -78,5 +78,5 @@ class ReweightedWakeSleep:
     @staticmethod
     def _sleep(pair: Pair, batch: Batch) -> Tensor:
         with torch.no_grad():
-            z, observed = pair.dream(batch.data)
-        return -pair.log_guide(z, pair.dreamt_data(batch.data, observed)).mean()
+            z, dreamt = pair.simulate(batch.data)
+        return -pair.log_guide(z, dreamt).mean()

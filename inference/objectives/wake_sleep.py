@@ -56,6 +56,6 @@ class WakeSleep:
         log_joint = pair.log_joint(z, batch.data)
         yield Phase({"model": -log_joint.mean()}, {"bound": (log_joint.detach() - log_q).mean()})
         with torch.no_grad():
-            z, observed = pair.dream(batch.data)
-        sleep = -pair.log_guide(z, pair.dreamt_data(batch.data, observed)).mean()
+            z, dreamt = pair.simulate(batch.data)
+        sleep = -pair.log_guide(z, dreamt).mean()
         yield Phase({"guide": sleep}, {"sleep_loss": sleep.detach()})
