@@ -34,6 +34,8 @@ _CAPTIONS = {
 _COMPARISON = "The same model under several algorithms. Log-likelihoods are nats per datapoint, on held-out data."
 _REPRODUCTION = "What a paper published next to what was found here, with its error and the budget it was found at."
 
+_SHOWN = ("*.png", "figures/*.png", "*.json", "*.csv")
+
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1d2430; --paper: #fdfdfb; --line: #d9dbe0; --faint: #667085; }
 @media (prefers-color-scheme: dark) { :root { --ink: #e6e8ec; --paper: #16191f; --line: #383d47; --faint: #98a2b3; } }
@@ -60,8 +62,9 @@ def write_report(folder: Path) -> Path:
         The page.
 
     Raises:
-        ValueError: The folder is neither; the message says what is missing.
+        ValueError: The folder is neither, or a link leads out of it; the message says what is missing, or which.
     """
+    _refuse_links_outward(folder)
     if (folder / "table.csv").is_file():
         body = _comparison(folder)
     elif (folder / "config.json").is_file():
@@ -77,6 +80,17 @@ def write_report(folder: Path) -> Path:
     path = folder / "report.html"
     path.write_text(page, encoding="utf-8")
     return path
+
+
+def _refuse_links_outward(folder: Path) -> None:
+    """Hold a page to its own folder: it is made to be handed on, and must not carry off what a link points at."""
+    home = folder.resolve()
+    shown = [path for pattern in _SHOWN for path in [*folder.glob(pattern), *folder.glob(f"*/{pattern}")]]
+    for path in [*shown, folder / "report.html"]:
+        if not path.resolve().is_relative_to(home):
+            raise ValueError(
+                f"{path} is a link out of {folder}, to {path.resolve()}; a page shows its own folder alone."
+            )
 
 
 def _comparison(folder: Path) -> str:

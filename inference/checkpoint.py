@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -41,9 +42,14 @@ def read_checkpoint(loop: Fit, path: Path) -> None:
     """Put a run where its checkpoint left it.
 
     Raises:
-        ValueError: The checkpoint belongs to other data, another batch size, seed or architecture.
+        ValueError: The file is no checkpoint, or belongs to other data, another batch size, seed or architecture.
     """
-    state = torch.load(path, map_location=loop.device, weights_only=True)
+    try:
+        state = torch.load(path, map_location=loop.device, weights_only=True)  # a pickle that may hold no code
+    except (UnpicklingError, RuntimeError, EOFError) as error:
+        raise ValueError(
+            f"cannot resume from {path}: it is no checkpoint of a run ({type(error).__name__})."
+        ) from error
     ours = {"rows": len(loop.data), "batch_size": loop.batch_size, "seed": loop.seed}
     for name, value in ours.items():
         if state[name] != value:

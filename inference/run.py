@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from .description import DescriptionError, describe, rebuild
+from .description import DescriptionError, Trust, describe, rebuild
 from .pair import Pair
 from .random_state import RandomState
 
@@ -101,31 +101,37 @@ class Run:
         }
 
 
-def load(folder: str | Path, model: Callable[..., Any] | None = None, guide: Callable[..., Any] | None = None) -> Run:
+def load(
+    folder: str | Path,
+    model: Callable[..., Any] | None = None,
+    guide: Callable[..., Any] | None = None,
+    *,
+    trust: Trust = (),
+) -> Run:
     """Read a run folder back.
+
+    A folder is a file that somebody wrote: what its ``config.json`` names is followed among this package's own blocks
+    and what is trusted here, and nothing else is imported or called.
 
     Args:
         folder: What :meth:`Run.save` or the command wrote.
         model: The model, where the folder cannot say how to build it (a function of a notebook).
         guide: The guide, likewise.
+        trust: What of the user's own the folder may name: names of modules that may be imported, with the modules
+            inside them (``trust=["my_module"]``), or classes and functions themselves.
 
     Returns:
         The run, its pair ready for evidence, ArviZ and further training; its objective is named in ``settings``.
 
     Raises:
-        ValueError: The folder is no run, or holds another pair than the one given.
+        ValueError: The folder is no run, names what is not trusted, or holds another pair than the one given.
     """
     path = Path(folder)
     config = read_config(path)
     if model is None and guide is not None:
         raise ValueError("load(folder, guide=...) needs model=... as well: a pair is given whole or not at all.")
     if model is None:
-        if config.get("pair") is None:
-            raise ValueError(
-                f"{path} does not say how to build its pair ({config.get('not_rebuildable')}); "
-                "call load(folder, model=..., guide=...)."
-            )
-        model, guide = rebuild(config["pair"])
+        model, guide = _described(path, config, trust)
     pair = Pair(model, guide)
     _restore(pair, path)
     rows: tuple[dict[str, float], ...] = ()
@@ -136,6 +142,22 @@ def load(folder: str | Path, model: Callable[..., Any] | None = None, guide: Cal
             {str(k): float(v) for k, v in row.items()} for row in pd.read_csv(path / "history.csv").to_dict("records")
         )
     return Run(pair, None, rows, {**config.get("settings", {}), "objective": config.get("objective")})
+
+
+def _described(path: Path, config: Mapping[str, Any], trust: Trust) -> tuple[Callable[..., Any], Any]:
+    """The pair that a run folder describes."""
+    if config.get("pair") is None:
+        raise ValueError(
+            f"{path} does not say how to build its pair ({config.get('not_rebuildable')}); "
+            "call load(folder, model=..., guide=...)."
+        )
+    try:
+        pair = rebuild(config["pair"], trust)
+    except DescriptionError as error:
+        raise ValueError(f"{path} is not opened: {error}") from error
+    if not (isinstance(pair, list) and len(pair) == 2 and callable(pair[0]) and (pair[1] is None or callable(pair[1]))):
+        raise ValueError(f"{path / 'config.json'} describes no pair: a model, and a guide or null.")
+    return pair[0], pair[1]
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -150,9 +172,13 @@ def read_config(folder: Path) -> dict[str, Any]:
             f"{folder} is no run folder: it has no {' and no '.join(missing)}. `aevb fit --out DIR` makes one."
         )
     try:
-        config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{folder / 'config.json'} is not JSON: {error}.") from error
+    if not isinstance(config, dict):
+        raise ValueError(
+            f"{folder / 'config.json'} holds a {type(config).__name__}; an object with named entries is due."
+        )
     return config
 
 

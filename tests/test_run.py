@@ -66,7 +66,7 @@ def test_a_shared_block_stays_shared(tmp_path):
 def test_importable_functions_come_back_and_local_ones_with_help(tmp_path, monkeypatch):
     run = fit(plain_model, plain_guide, X, epochs=2, progress=False)
     run.save(tmp_path / "a")
-    with pytest.raises(ValueError, match=r"load\(folder, model=..., guide=...\)|cannot be imported"):
+    with pytest.raises(ValueError, match=r"load\(folder, model=..., guide=...\)"):
         fit(lambda x: plain_model(x), plain_guide, X, epochs=1, progress=False).save(tmp_path / "b")
         load(tmp_path / "b")
     assert _same(run, load(tmp_path / "a", plain_model, plain_guide))

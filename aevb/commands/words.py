@@ -138,7 +138,14 @@ def plain(value: Any) -> Any:
 
 def options_of(value: Any) -> dict[str, Any]:
     """The options of a block: words typed as ``--prior-args.NAME VALUE``, read as YAML scalars or lists."""
+    typed = vars(value) if isinstance(value, Namespace) else dict(value or {})
+    return {name: _read(name, word) if isinstance(word, str) else word for name, word in typed.items()}
+
+
+def _read(name: str, word: str) -> Any:
     import yaml
 
-    typed = vars(value) if isinstance(value, Namespace) else dict(value or {})
-    return {name: yaml.safe_load(word) if isinstance(word, str) else word for name, word in typed.items()}
+    try:
+        return yaml.safe_load(word)
+    except yaml.YAMLError as error:
+        raise ValueError(f"option {name}: expected a number, a word or a list of them, got {word!r}.") from error
