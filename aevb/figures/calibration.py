@@ -73,12 +73,13 @@ def rank_ecdf(
     .. math:: F_j(u) - u, \qquad F_j(u) = \frac1S \sum_s 1[\mathrm{rank}_{sj} + 1 \le u (L + 1)]
 
     All curves of a calibrated posterior stay inside, at every point, with probability ``prob``: the level is divided
-    by the number of dimensions, as :meth:`~aevb.inference.Calibration.miscalibrated` does. Curves that leave are
-    coloured, the worst of them named; those that stay are grey.
+    by the number of all curves there are, as :meth:`~aevb.inference.Calibration.miscalibrated` does. Curves that leave
+    are coloured, the worst of them named; those that stay are grey.
 
     Args:
         calibration: Ranks of simulated truths; or label to ranks (guide, HMC, ...), a panel each.
-        site: The latent; None where there is only one.
+        site: The latent, or a quantity that joins latents and data (``log_joint``, ...); None where there is only one
+            latent.
         prob: Of a calibrated posterior's being inside, all curves together.
 
     Raises:
@@ -133,7 +134,7 @@ def _differences(axes: "Axes", calibration: Calibration, site: str, prob: float)
 
 def _plot(calibration: Calibration, site: str, prob: float) -> ECDFDifference:
     """The differences with the band that all dimensions together keep with ``prob``."""
-    return calibration.ecdf_difference(site, 1.0 - (1.0 - prob) / calibration.ranks[site].shape[1])
+    return calibration.ecdf_difference(site, calibration.together(prob))
 
 
 def _excess(plot: ECDFDifference) -> Array:
@@ -148,6 +149,6 @@ def _site(calibration: Calibration, site: str | None) -> str:
     names = list(calibration.ranks)
     if site is None and len(names) == 1:
         return names[0]
-    if site not in names:
+    if site not in (*names, *calibration.joint):
         raise ValueError(f"site: expected one of the latents {names}, got {site!r}; name it: site={names[0]!r}.")
     return str(site)
