@@ -22,7 +22,7 @@ def write_checkpoint(loop: Fit, path: Path) -> None:
         "memory": loop.memory.state_dict(),
         "optimizers": {name: optimizer.state_dict() for name, optimizer in loop.optimizers.items()},
         "random": loop.random.state_dict(),
-        "observers": [_state_of(observer) for observer in loop.observers],
+        "observers": [(type(observer).__name__, _state_of(observer)) for observer in loop.observers],
         "step": loop.step,
         "stopped": loop.stopped,
         "seconds": loop._seconds,
@@ -62,14 +62,20 @@ def read_checkpoint(loop: Fit, path: Path) -> None:
     except (RuntimeError, KeyError, ValueError) as error:
         raise ValueError(f"cannot resume from {path}: it holds another pair or objective ({error}).") from error
     loop.random.load_state_dict({name: _on_cpu(value) for name, value in state["random"].items()})
-    for observer, kept in zip(loop.observers, state["observers"], strict=False):
-        if hasattr(observer, "load_state_dict"):
-            observer.load_state_dict(kept)
+    _restore_observers(loop.observers, list(state["observers"]))
     loop.step, loop.history, loop._seconds = state["step"], state["history"], state["seconds"]
     loop.stopped = state.get("stopped")
     per_epoch = loop.length.steps_per_epoch
     if loop.step % per_epoch:  # a run that ended inside an epoch goes on with the rest of that shuffle
         loop._order = loop.random.permutation(len(loop.data), epoch=loop.step // per_epoch)
+
+
+def _restore_observers(observers: list[Any], kept: list[tuple[str, dict[str, Any]]]) -> None:
+    """Give each observer the state of the first one of its kind that is left; one that joins the run starts anew."""
+    for observer in observers:
+        at = next((i for i, (kind, _) in enumerate(kept) if kind == type(observer).__name__), None)
+        if at is not None and hasattr(observer, "load_state_dict"):
+            observer.load_state_dict(kept.pop(at)[1])
 
 
 def _state_of(observer: Any) -> dict[str, Any]:

@@ -31,6 +31,10 @@ class CriticWatch:
         self.patience = patience
         self.bad_since: int | None = None
 
+    def start_run(self, fit: Fit) -> None:
+        """Forget the run that was watched before."""
+        self.bad_since = None
+
     def __call__(self, fit: Fit) -> None:
         """Judge the newest row of the history."""
         row = fit.history[-1]

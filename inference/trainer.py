@@ -89,7 +89,8 @@ def fit(
         clip_norm: The norm that the gradient of a loss is scaled down to where it is larger.
         checkpoint: A file that is written after every epoch.
         resume: Go on from ``checkpoint`` where it exists.
-        observers: Called with the :class:`Fit` after every epoch, e.g. ``EarlyStopping()``.
+        observers: Called with the :class:`Fit` after every epoch, e.g. ``EarlyStopping()``. One that has
+            ``start_run(fit)`` or ``end_run(fit)`` is told of the run's beginning or end as well.
         progress: Show a bar with the bound and the rate.
 
     Returns:
@@ -216,8 +217,11 @@ class Fit:
         self._counted = 0
         self._seconds = 0.0
         self._progress = Progress(self.length.steps, self.batch_size, enabled=progress)
+        self._tell("start_run")
         if resume and self.checkpoint is not None and self.checkpoint.exists():
             read_checkpoint(self, self.checkpoint)
+            if self.done:
+                self._tell("end_run")
 
     # ------------------------------------------------------------------ the loop
 
@@ -336,6 +340,14 @@ class Fit:
             observer(self)
         if self.checkpoint is not None:
             write_checkpoint(self, self.checkpoint)
+        if self.done:  # after the checkpoint, from which a longer run may go on where this one stood
+            self._tell("end_run")
+
+    def _tell(self, moment: str) -> None:
+        """Call the observers that want to know of a moment, ``start_run`` or ``end_run``."""
+        for observer in self.observers:
+            if hasattr(observer, moment):
+                getattr(observer, moment)(self)
 
     # ------------------------------------------------------------------ the players
 

@@ -203,6 +203,71 @@ def test_early_stopping_gives_back_the_best_parameters():
     assert len(run.rows) == 5 and torch.equal(_weights(run), watcher.third)
 
 
+class _Scripted(EarlyStopping):
+    """Early stopping that is told which epoch is the best, and keeps a look at its parameters."""
+
+    def __init__(self, best, **options):
+        super().__init__(**options)
+        self.script = best
+
+    def __call__(self, fit):
+        row = fit.history[-1]
+        row["validation_bound"] = -abs(row["epoch"] - self.script)
+        if row["epoch"] == self.script:
+            self.seen = _weights(fit.run).clone()
+        super().__call__(fit)
+
+
+def test_the_best_parameters_come_back_where_patience_never_ran_out():
+    watcher = _Scripted(2, patience=50)
+    run = _fit(steps=None, epochs=4, observers=[watcher])
+    assert len(run.rows) == 4 and run.settings["stopped"] is None
+    assert torch.equal(_weights(run), watcher.seen)
+    loop = Fit(*_pair(), X, epochs=4, batch_size=10, progress=False, observers=[watcher])
+    for _ in loop:
+        pass
+    assert torch.equal(_weights(loop.run), watcher.seen)
+
+
+def test_an_early_stopping_watches_each_run_from_its_start():
+    watcher = _Scripted(1, patience=2)
+    _fit(steps=None, epochs=9, observers=[watcher], seed=1)
+    first = watcher.seen
+    watcher.script = 3
+    run = _fit(steps=None, epochs=9, observers=[watcher], seed=2)
+    assert len(run.rows) == 5 and torch.equal(_weights(run), watcher.seen)
+    assert not torch.equal(watcher.seen, first)
+
+
+def test_an_early_stopping_is_not_shared_by_runs_that_alternate():
+    watcher = _Scripted(1, patience=2)
+    first, _ = (Fit(*_pair(), X, steps=5, batch_size=50, progress=False, observers=[watcher]) for _ in range(2))
+    with pytest.raises(ValueError, match="watches another run"):
+        first.advance()
+
+
+def test_a_longer_run_goes_on_from_the_last_step_and_ends_with_the_best_of_all(tmp_path):
+    """The checkpoint holds the run as it stood, not the best parameters it ended with."""
+    whole = _Scripted(4, patience=50)
+    expected = _fit(steps=None, epochs=6, observers=[whole])
+    half, rest = _Scripted(4, patience=50), _Scripted(4, patience=50)
+    _fit(steps=None, epochs=5, observers=[half], checkpoint=tmp_path / "c")
+    run = _fit(steps=None, epochs=6, observers=[rest], checkpoint=tmp_path / "c", resume=True)
+    assert torch.equal(_weights(run), _weights(expected)) and torch.equal(_weights(run), whole.seen)
+    again = _fit(steps=None, epochs=6, observers=[rest], checkpoint=tmp_path / "c", resume=True)
+    assert torch.equal(_weights(again), whole.seen)
+    resumed = torch.load(tmp_path / "c", weights_only=True)["pair"]
+    assert not all(torch.equal(value, resumed[name]) for name, value in run.pair.state_dict().items())
+
+
+def test_an_observer_that_joins_a_resumed_run_starts_anew(tmp_path):
+    _fit(steps=None, epochs=2, checkpoint=tmp_path / "c", observers=[lambda fit: None])
+    watcher = _Scripted(3, patience=50)
+    watcher.best, watcher.best_epoch = 9.0, 1  # left by another run
+    run = _fit(steps=None, epochs=4, checkpoint=tmp_path / "c", resume=True, observers=[watcher])
+    assert torch.equal(_weights(run), watcher.seen)
+
+
 def test_early_stopping_that_sees_no_number_says_so():
     class Broken(EarlyStopping):
         def __call__(self, fit):
