@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 
 import torch
@@ -67,6 +68,12 @@ class Players:
                 f"optimizer={type(maker).__name__} of player {player!r} does not make a torch optimiser of a list of "
                 "parameters; pass what makes one, e.g. partial(torch.optim.Adam, lr=1e-3)."
             )
+        if _needs_closure(made):
+            raise ValueError(
+                f"optimizer {type(made).__name__} of player {player!r} evaluates the loss several times a step "
+                "(step(closure)), and here a step has one minibatch and one gradient; take a first-order optimiser, "
+                "e.g. partial(torch.optim.Adam, lr=1e-3)."
+            )
         return made
 
     def _maker(self, player: str) -> Optimizer:
@@ -75,3 +82,9 @@ class Players:
         if player not in self._make:
             raise ValueError(f"optimizer has no entry for player {player!r}; it names {sorted(self._make)}.")
         return self._make[player]
+
+
+def _needs_closure(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether ``step`` cannot be called without a function that evaluates the loss anew."""
+    closure = inspect.signature(optimizer.step).parameters.get("closure")
+    return closure is not None and closure.default is closure.empty

@@ -85,11 +85,26 @@ class EagerStep:
         """Carry out every phase of a step, parameters moved as ``move`` says; return what the objective reports."""
         report: Report = {}
         with products_in(self.precision):
-            for phase in self.objective(self.pair, batch, self.memory):
+            for number, phase in enumerate(self.objective(self.pair, batch, self.memory), 1):
                 turns = _summed(list(_turns(phase, self.players)))
+                self._insist_on_gradients(number, turns)
                 move(turns if self.clip_norm is None else [_clipped(turn, self.clip_norm) for turn in turns])
                 report.update(phase.report)
         return report
+
+    def _insist_on_gradients(self, phase: int, turns: list[Turn]) -> None:
+        """Refuse a player that its loss does not reach: it would stay as it is, in silence."""
+        parameters_of = self.players.parameters()
+        for turn in turns:
+            reached = {id(p) for p, g in zip(turn.parameters, turn.gradients, strict=True) if g is not None}
+            for player in turn.players:
+                if parameters_of[player] and reached.isdisjoint(id(p) for p in parameters_of[player]):
+                    raise ValueError(
+                        f"phase {phase} of {type(self.objective).__name__}: the loss of the {player} depends on none "
+                        f"of its {len(parameters_of[player])} parameters, so they would never move. Look for a "
+                        "detach() or no_grad() between them and the loss; to train the others alone, name them: "
+                        'Only(objective, ("model",)).'
+                    )
 
     def _move(self, turns: list[Turn]) -> None:
         for turn in turns:
@@ -117,8 +132,11 @@ def _turns(phase: Phase, players: Players) -> Iterable[Turn]:
         parameters = list({id(p): p for player in group for p in parameters_of[player]}.values())
         if not parameters:  # a model that has nothing to learn
             continue
-        gradients = torch.autograd.grad(loss, parameters, allow_unused=True, retain_graph=len(by_loss) > 1)
-        yield Turn(tuple(group), loss, parameters, list(gradients))
+        gradients: list[Tensor | None] = [None] * len(parameters)
+        if loss.requires_grad:
+            retain = len(by_loss) > 1
+            gradients = list(torch.autograd.grad(loss, parameters, allow_unused=True, retain_graph=retain))
+        yield Turn(tuple(group), loss, parameters, gradients)
 
 
 def _clipped(turn: Turn, most: float) -> Turn:

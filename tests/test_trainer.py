@@ -9,7 +9,7 @@ import torch
 
 from aevb import guides
 from aevb.inference import MCEM, SGVB, EarlyStopping, Fit, NonFiniteError, WakeSleep, fit
-from aevb.inference.objectives import Batch
+from aevb.inference.objectives import Batch, Only
 from aevb.models import LatentVariableModel, likelihoods, networks, priors
 
 X = torch.rand(50, 6, generator=torch.Generator().manual_seed(0)).round()
@@ -342,8 +342,52 @@ def test_a_pair_without_parameters_has_nothing_to_train():
         ({"objective": SGVB}, r"SGVB is a class; pass one of it: SGVB\(\)"),
         ({"optimizer": torch.optim.Adam([torch.zeros(1, requires_grad=True)])}, "does not make a torch optimiser"),
         ({"optimizer": pyro.optim.Adam({"lr": 0.1})}, "does not make a torch optimiser"),
+        ({"optimizer": torch.optim.LBFGS}, r"LBFGS of player 'model' evaluates the loss several times.*Adam"),
+        ({"optimizer": {"model": torch.optim.Adam, "guide": torch.optim.LBFGS}}, "LBFGS of player 'guide'"),
     ],
 )
 def test_what_is_passed_half_made_is_told(options, expected):
     with pytest.raises(ValueError, match=expected):
         _fit(**options)
+
+
+def _cut_off(player):
+    """A pair of functions one of whose parameters the loss does not see."""
+
+    def seen(value, by):
+        return value.detach() if by == player else value
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(x.new_zeros(()), 1.0))
+            loc = z + seen(pyro.param("shift", torch.tensor(0.5)), "model")
+            pyro.sample("x", dist.Normal(loc.unsqueeze(-1), 1.0).expand([*z.shape, 6]).to_event(1), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            loc = seen(pyro.param("loc", torch.tensor(0.1)), "guide")
+            pyro.sample("z", dist.Normal(loc, 1.0).expand([len(x)]))
+
+    return model, guide
+
+
+@pytest.mark.filterwarnings("ignore:the training step runs uncaptured")
+@pytest.mark.parametrize("compile_level", ["never", "graph"])
+@pytest.mark.parametrize(
+    ("objective", "player", "where"),
+    [
+        (SGVB(estimator="A"), "guide", "phase 1 of SGVB: the loss of the guide"),
+        (WakeSleep(), "guide", "phase 2 of WakeSleep: the loss of the guide"),
+        (WakeSleep(), "model", "phase 1 of WakeSleep: the loss of the model"),
+        (MCEM(), "model", "phase 1 of MCEM: the loss of the model"),
+    ],
+)
+def test_a_player_that_its_loss_does_not_reach_is_named(objective, player, where, compile_level):
+    options = {"steps": 2, "progress": False, "compile": compile_level}
+    model, guide = _cut_off(player)
+    with pytest.raises(ValueError, match=f"{where} depends on none of its 1 parameters") as caught:
+        fit(model, None if objective.trains == {"model"} else guide, X, objective=objective, **options)
+    assert "Only(" in str(caught.value)
+    if (others := tuple(objective.trains - {player})) and isinstance(objective, SGVB):
+        run = fit(model, guide, X, objective=Only(objective, others), **options)
+        assert float(run.params["shift"]) != 0.5 and float(run.params["loc"]) == pytest.approx(0.1)
