@@ -13,7 +13,7 @@ from .pair import Data, Pair, site_has_density, site_log_prob
 if TYPE_CHECKING:
     from .run import Run
 
-__all__ = ["NonFiniteError", "first_non_finite"]
+__all__ = ["NonFiniteError", "explain"]
 
 
 class NonFiniteError(ArithmeticError):
@@ -28,8 +28,38 @@ class NonFiniteError(ArithmeticError):
         return type(self), (str(self), self.run)
 
 
-def first_non_finite(pair: Pair, data: Data) -> str:
-    """Say which parameter, value or log-density of a pair is the first that is not finite on a batch."""
+def explain(pair: Pair, data: Data, rows: Tensor, moved: bool) -> str:
+    """Say where a batch first stops being finite, why, and what to do about it.
+
+    Args:
+        pair: The pair, its parameters those before the step that went wrong.
+        data: The batch.
+        rows: Its rows' numbers ``[batch]`` in the data set.
+        moved: Whether any step was made before.
+    """
+    site = _first_non_finite(pair, data)
+    mend = "Lower the learning rate, clip the gradients (clip_norm), or bound the scales."
+    if site is None:
+        return f"every site is finite on a fresh draw, so a rare draw or a steep gradient is the cause. {mend}"
+    broken = _rows_not_finite(data)
+    sound = tuple(part[~broken] for part in data)
+    if 0 < len(sound[0]) < len(rows) and _first_non_finite(pair, sound) is None:
+        return (
+            f"{site}, and only with row {int(rows[broken.to(rows.device)][0])} of the data, which holds NaN or "
+            "infinities. Drop such rows, or take a guide and a model that mask missing entries (missing=True)."
+        )
+    if not moved:
+        mend = "No parameter has moved yet: look at the range of the data and at the scales that the pair starts with."
+    return f"{site}. {mend}"
+
+
+def _rows_not_finite(data: Data) -> Tensor:
+    """Which datapoints hold NaN or infinities, ``[batch]``."""
+    return torch.stack([~part.reshape(len(part), -1).isfinite().all(1) for part in data]).any(0)
+
+
+def _first_non_finite(pair: Pair, data: Data) -> str | None:
+    """The first parameter, value or log-density of a pair that is not finite on a batch, if there is one."""
     for name, parameter in pair.named_parameters():
         if not _finite(parameter):
             return f"parameter {name!r} is not finite"
@@ -41,8 +71,7 @@ def first_non_finite(pair: Pair, data: Data) -> str:
                 if not _finite(value):
                     return _said("guide", name, what, value)
         z = pair.sample_guide(data) if pair.guide is not None else pair.sample_prior(data)
-        site_said = _model_site(pair, z, data)
-    return site_said or "every site is finite on a fresh draw, so a rare draw or a steep gradient is the cause"
+        return _model_site(pair, z, data)
 
 
 def _model_site(pair: Pair, z: dict[str, Tensor], data: Data) -> str | None:

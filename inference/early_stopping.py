@@ -30,12 +30,13 @@ class EarlyStopping:
             raise ValueError(f"patience={patience} must be at least 1.")
         self.patience, self.column, self.min_delta = patience, column, min_delta
         self._watched: int | None = None
-        self._forget()
+        self.best, self.best_epoch = -math.inf, 0
+        self.best_state: dict[str, Tensor] = {}
 
     def start_run(self, fit: Fit) -> None:
         """Forget the run that was watched before."""
         self._watched = id(fit)
-        self._forget()
+        self.best, self.best_epoch, self.best_state = -math.inf, 0, {}
 
     def __call__(self, fit: Fit) -> None:
         """Look at the newest row; keep the parameters if it is the best, stop if the best is too old."""
@@ -70,7 +71,3 @@ class EarlyStopping:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on watching where a run was interrupted."""
         self.best, self.best_epoch, self.best_state = state["best"], state["best_epoch"], state["best_state"]
-
-    def _forget(self) -> None:
-        self.best, self.best_epoch = -math.inf, 0
-        self.best_state: dict[str, Tensor] = {}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,15 +16,16 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from .checkpoint import read_checkpoint, write_checkpoint
 from .contract import check_rows
 from .data import as_dataset
-from .diagnosis import NonFiniteError, first_non_finite
+from .diagnosis import NonFiniteError, explain
 from .evidence.elbo import mean_bound
 from .levels import Levels
 from .objectives import SGVB, Batch, Objective
-from .pair import Pair, as_data
+from .pair import Pair, Program, as_data
 from .players import Optimizer, Players
 from .precision import check_precision
 from .progress import Progress
@@ -34,6 +36,9 @@ from .step import EagerStep, NotFinite
 __all__ = ["Fit", "Observer", "fit"]
 
 Observer = Callable[["Fit"], None]
+
+_trained = WeakTensorKeyDictionary()
+"""The parameters that some fit of this process has trained."""
 
 
 def _adam(parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
@@ -65,8 +70,10 @@ def fit(
     r"""Train a Pyro model/guide pair with any objective.
 
     Args:
-        model: A Pyro model ``model(*data)``: one plate over the batch, sites observed on the data.
-        guide: A Pyro guide over the same latents; ``None`` for an objective that trains the model alone.
+        model: A Pyro model ``model(*data)``: one plate over the batch, sites observed on the data. A module is trained
+            in place, as in PyTorch: another fit of it goes on from its weights, and says so. ``pyro.param`` statements
+            of a plain function begin anew in every fit; those of ``run.model`` go on.
+        guide: A Pyro guide over the same latents, likewise; ``None`` for an objective that trains the model alone.
         data: A tensor or array ``[N, ...]``, a tuple of them (the programs' arguments), or anything with ``len`` and
             ``data[index]``.
         objective: The algorithm; by default ``SGVB()``.
@@ -205,6 +212,7 @@ class Fit:
                 f"there is nothing to train: {sorted(self.objective.trains)} have no parameters. Announce a network "
                 'inside its program, pyro.module("decoder", decoder), and a lone number by pyro.param.'
             )
+        self._say_what_goes_on(model, guide)
         eager = EagerStep(self.objective, self.pair, self.memory, self.players, clip_norm, check_precision(precision))
         self._make_step = Levels(eager, self.data, level=compile, steps=self.length.steps)
 
@@ -305,6 +313,7 @@ class Fit:
         if position == 0 or len(self._order) == 0:
             order = self.random.permutation(len(self.data), epoch=step // self.length.steps_per_epoch)
             self._order = order.to(self.device)
+            _trained.update({p: None for mine in self.players.parameters().values() for p in mine})
         index = self._order[position : position + self.batch_size]
         data = () if self._make_step.gathers else as_data(self.data[index])
         return Batch(data, index, len(self.data), self._clock.fill_(step))
@@ -315,11 +324,11 @@ class Fit:
         what = "gradient" if math.isfinite(error.loss) else "loss"
         position = self.step % self.length.steps_per_epoch * self.batch_size
         rows = self._order[position : position + self.batch_size]
-        site = first_non_finite(self.pair, as_data(self.data[rows]))
+        why = explain(self.pair, as_data(self.data[rows]), rows, moved=self.step > 0)
         return NonFiniteError(
             f"step {self.step + 1}: the {what} of {' and '.join(error.players)} is not finite "
-            f"(loss {error.loss:g}, gradient norm {error.norm:g}); {site}. "
-            f"The parameters are kept as step {self.step} left them. Lower the learning rate, or bound the scales.",
+            f"(loss {error.loss:g}, gradient norm {error.norm:g}); {why} "
+            f"The parameters are kept as step {self.step} left them.",
             run=self.run,
         )
 
@@ -368,6 +377,24 @@ class Fit:
                 if data is not None:
                     check_rows(self.pair, data)
             return self.objective.start(self.pair, self.data).to(self.device)
+
+    def _say_what_goes_on(self, model: object, guide: object) -> None:
+        """Warn of modules that an earlier fit trained; the programs of a run are handed over to go on."""
+        given = {"model": model, "guide": guide}
+        parameters_of = self.players.parameters()
+        again = [
+            name
+            for name, program in given.items()
+            if not isinstance(program, Program) and any(p in _trained for p in parameters_of.get(name, []))
+        ]
+        if again:
+            warnings.warn(
+                f"the {' and the '.join(again)} of this fit were trained by an earlier one and go on from its weights; "
+                "that fit's run holds the same modules and changes with them. Build them anew or copy them "
+                "(copy.deepcopy((model, guide))) for a fit of their own; pass run.model and run.guide to go on.",
+                RuntimeWarning,
+                stacklevel=2,
+            )
 
     @property
     def optimizers(self) -> dict[str, torch.optim.Optimizer]:

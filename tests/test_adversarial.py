@@ -299,3 +299,30 @@ def test_a_captured_step_is_the_eager_step(contrast):
         captured, eager = run("graph"), run("never")
     for (name, a), b in zip(eager.pair.state_dict().items(), captured.pair.state_dict().values(), strict=True):
         torch.testing.assert_close(a, b, msg=name)
+
+
+class Filling(nn.Module):
+    """A critic that is shown zeros where entries are missing, and beside them where that is."""
+
+    def __init__(self, data_dim, latent_dim):
+        super().__init__()
+        self.inner = SMALL(2 * data_dim, latent_dim)
+
+    def forward(self, x, z):
+        return self.inner(x.nan_to_num(), x.isnan(), z)
+
+
+@pytest.mark.parametrize("hole", [(0, 1), (30, 2)])
+def test_holes_in_the_data_are_told_before_the_critic_is_blown_up_by_them(hole):
+    """What was blamed for them was the learning rate."""
+    x = torch.randn(40, 3)
+    x[hole] = math.nan
+    model = LatentVariableModel(
+        priors.StandardNormal(2), networks.MLP(2, 3, hidden=[4]), likelihoods.Normal(), missing=True
+    )
+    guide = guides.MaskedNormal(2, networks.MLP(6, hidden=[4]))
+    options = {"steps": 2, "batch_size": 40, **QUIET}
+    with pytest.raises(ValueError, match=r"shows its critic the data, which hold NaN.*nan_to_num"):
+        fit(model, guide, x, objective=AdversarialVB(critic=SMALL), **options)
+    run = fit(model, guide, x, objective=AdversarialVB(critic=Filling), **options)
+    assert run.history[["estimate", "critic_loss"]].map(math.isfinite).all(axis=None)

@@ -1,5 +1,7 @@
 """The loop: seeds, lengths, resume, players, and what happens when numbers blow up."""
 
+import copy
+import warnings
 from functools import partial
 
 import pyro
@@ -111,6 +113,47 @@ def test_a_blow_up_names_the_site_and_keeps_the_last_good_parameters(compile_lev
         fit(model, guide, X, steps=50, optimizer=steep, progress=False, compile=compile_level)
     assert all(torch.isfinite(value).all() for value in caught.value.run.params.values())
     assert "'pixels'" in str(caught.value)
+
+
+class _Rows:
+    """Rows that are not known to be tensors, so that nobody looks at them before they come."""
+
+    def __init__(self, x):
+        self.x = x
+
+    def __len__(self):
+        return len(self.x)
+
+    def __getitem__(self, index):
+        return self.x[index]
+
+
+def _plain(x):
+    level = pyro.param("level", torch.zeros(6))
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", dist.Normal(x.new_zeros(()), 1.0))
+        pyro.sample("pixels", dist.Normal(z.unsqueeze(-1) + level, 1.0).to_event(1), obs=x)
+
+
+def _plain_guide(x):
+    with pyro.plate("data", len(x)):
+        pyro.sample("z", dist.Normal(pyro.param("loc", torch.tensor(0.0)).expand([len(x)]), 1.0))
+
+
+@pytest.mark.parametrize(
+    ("value", "why"),
+    [
+        (torch.nan, "only with row 30 of the data, which holds NaN or infinities. Drop such rows"),
+        (1e30, "'pixels': .* its log-likelihood are not finite. No parameter has moved yet: look at the range"),
+    ],
+)
+def test_what_the_data_do_is_not_blamed_on_the_learning_rate(value, why):
+    x = X.clone()
+    x[30, 2] = value
+    with pytest.raises(NonFiniteError, match=why) as caught:
+        fit(_plain, _plain_guide, _Rows(x), steps=1, batch_size=50, progress=False)
+    assert "learning rate" not in str(caught.value)
+    fit(_plain, _plain_guide, _Rows(torch.cat([x[:30], x[31:]])), steps=1, batch_size=49, progress=False)
 
 
 def test_each_player_has_its_own_optimiser():
@@ -391,3 +434,44 @@ def test_a_player_that_its_loss_does_not_reach_is_named(objective, player, where
     if (others := tuple(objective.trains - {player})) and isinstance(objective, SGVB):
         run = fit(model, guide, X, objective=Only(objective, others), **options)
         assert float(run.params["shift"]) != 0.5 and float(run.params["loc"]) == pytest.approx(0.1)
+
+
+def _said_to_go_on(*programs, **options):
+    """The run of a second fit, and whether it was said to go on from an earlier one."""
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        run = fit(*programs, X, steps=2, progress=False, **options)
+    return run, any("go on from its weights" in str(warning.message) for warning in said)
+
+
+def test_a_module_is_trained_in_place_and_a_second_fit_of_it_says_so():
+    model, guide = _pair()
+    copies = copy.deepcopy((model, guide))
+    first, said = _said_to_go_on(model, guide)
+    assert not said and first.model.fn is model
+    kept = _weights(first).clone()
+    second, said = _said_to_go_on(model, guide)
+    assert said and torch.equal(_weights(first), _weights(second)) and not torch.equal(_weights(first), kept)
+    alone, said = _said_to_go_on(*copies)
+    assert not said and torch.equal(_weights(alone), kept)  # a copy is a fit of its own
+    assert not _said_to_go_on(first.model, first.guide)[1]  # the way to go on
+    assert not _said_to_go_on(model, _pair()[1], objective=Only(SGVB(), ("guide",)))[1]  # the model is not trained
+
+
+def test_functions_begin_anew_in_every_fit_and_a_run_s_programs_go_on():
+    def model(x):
+        weight = pyro.param("weight", torch.full((6,), 0.1))
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(x.new_zeros(()), 1.0))
+            pyro.sample("x", dist.Normal(z.unsqueeze(-1) * weight, 1.0).to_event(1), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(pyro.param("slope", torch.tensor(0.2)) * x.sum(-1), 1.0))
+
+    first, _ = _said_to_go_on(model, guide)
+    kept = _weights(first).clone()
+    second, said = _said_to_go_on(model, guide)
+    assert not said and torch.equal(_weights(second), kept) and torch.equal(_weights(first), kept)
+    third, said = _said_to_go_on(first.model, first.guide)
+    assert not said and not torch.equal(_weights(third), kept)

@@ -29,7 +29,7 @@ from torch.nn import functional
 from ..coordinates import flatten, log_density
 from ..critic_watch import CriticWatch
 from ..critics import CriticFactory, ResidualCritic
-from ..data import Dataset
+from ..data import Dataset, Tensors
 from ..pair import Data, Pair
 from .objective import Batch, Phase
 
@@ -125,7 +125,7 @@ class AdversarialVB:
         """Make the critic, sized for the data and the latents.
 
         Raises:
-            ValueError: The guide's draws carry no gradient.
+            ValueError: The guide's draws carry no gradient, or the data hold NaN that the critic does not bear.
         """
         stuck = [site.name for site in pair.latents if not site.has_rsample]
         if stuck:
@@ -135,9 +135,26 @@ class AdversarialVB:
         with torch.enable_grad():
             learned_prior = pair.log_densities(z, example)[0].requires_grad
         if isinstance(self.critic, nn.Module):
-            return _Memory(copy.deepcopy(self.critic), learned_prior)
-        data_dim = sum(part[0].numel() for part in example)
-        return _Memory(self.critic(data_dim, flatten(pair, z).shape[-1]), learned_prior)
+            memory = _Memory(copy.deepcopy(self.critic), learned_prior)
+        else:
+            data_dim = sum(part[0].numel() for part in example)
+            memory = _Memory(self.critic(data_dim, flatten(pair, z).shape[-1]), learned_prior)
+        self._insist_on_ratios(pair, data, memory.to(example[0].device))
+        return memory
+
+    def _insist_on_ratios(self, pair: Pair, data: Dataset, memory: nn.Module) -> None:
+        """Refuse missing entries that a model may mask and a critic, which is shown the data, does not."""
+        rows = _rows_with_holes(pair, data)
+        if not len(rows[0]):
+            return
+        with torch.no_grad():
+            ratio = self.log_ratio(memory, rows, flatten(pair, pair.sample_guide(rows)))
+        if bool(ratio.isnan().any()):
+            raise ValueError(
+                "AdversarialVB shows its critic the data, which hold NaN (missing entries), and this critic makes "
+                "NaN of them. Pass critic=..., a module that fills them in (x.nan_to_num()), or train a guide with "
+                "a density by SGVB."
+            )
 
     def __call__(self, pair: Pair, batch: Batch, memory: nn.Module) -> Iterator[Phase]:
         """Yield ``critic_steps`` phases of the critic, then one for model and guide."""
@@ -215,6 +232,14 @@ def warn_if_above(history: pd.DataFrame, evidence: Evidence, epochs: int = 10) -
             stacklevel=2,
         )
     return excess
+
+
+def _rows_with_holes(pair: Pair, data: Dataset) -> Data:
+    """Two rows that hold NaN, if there are any; of data that are drawn afresh only the example is looked at."""
+    parts = (data,) if isinstance(data, Tensor) else data.parts if isinstance(data, Tensors) else pair.example
+    holed = [part.isnan().reshape(len(part), -1).any(1) for part in parts]
+    rows = torch.stack(holed).any(0).nonzero().squeeze(1)[:2]
+    return tuple(part[rows] for part in parts)
 
 
 def _known_moments(pair: Pair, data: Data) -> tuple[Tensor, Tensor] | None:
