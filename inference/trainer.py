@@ -389,11 +389,11 @@ class Fit:
         ]
         if again:
             warnings.warn(
-                f"the {' and the '.join(again)} of this fit were trained by an earlier one and go on from its weights; "
-                "that fit's run holds the same modules and changes with them. Build them anew or copy them "
-                "(copy.deepcopy((model, guide))) for a fit of their own; pass run.model and run.guide to go on.",
+                f"this fit goes on from weights of an earlier one (its {' and its '.join(again)}), whose run holds the "
+                "same modules and changes with them. Build them anew, or copy them before the first fit "
+                "(copy.deepcopy((model, guide))), to start from the beginning; pass run.model and run.guide to go on.",
                 RuntimeWarning,
-                stacklevel=2,
+                stacklevel=4,
             )
 
     @property

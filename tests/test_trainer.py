@@ -441,7 +441,7 @@ def _said_to_go_on(*programs, **options):
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         run = fit(*programs, X, steps=2, progress=False, **options)
-    return run, any("go on from its weights" in str(warning.message) for warning in said)
+    return run, any("goes on from weights" in str(warning.message) for warning in said)
 
 
 def test_a_module_is_trained_in_place_and_a_second_fit_of_it_says_so():
