@@ -1,7 +1,9 @@
-# Two commands on a fresh clone: `make demo` and `make test`. Both install into .venv first.
+# Two commands on a fresh clone: `make demo` and `make test`. Both install into .venv first; PINS="torch==2.9.0" holds
+# what is installed to given versions.
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
+PINS   ?=
 READY  := $(VENV)/.ready
 
 .PHONY: demo test bench notebooks clean
@@ -30,6 +32,6 @@ clean:
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	-@$(BIN)/python -m pip install --quiet uv
-	@if [ -x $(BIN)/uv ]; then $(BIN)/uv pip install --quiet --python $(BIN)/python --editable ".[dev]"; \
-	else $(BIN)/python -m pip install --quiet --editable ".[dev]"; fi
+	@if [ -x $(BIN)/uv ]; then $(BIN)/uv pip install --quiet --python $(BIN)/python --editable ".[dev]" $(PINS); \
+	else $(BIN)/python -m pip install --quiet --editable ".[dev]" $(PINS); fi
 	touch $@
