@@ -24,6 +24,7 @@ from .evidence import (
     ImportanceSampling,
     ParetoSmoothedImportanceSampling,
 )
+from .evidence.provenance import provenance
 from .pair import Pair
 from .questions import QUESTIONS, Case
 from .random_state import RandomState
@@ -157,7 +158,7 @@ def _annealing(pair: Pair, asked: Mapping[str, Estimator]) -> AnnealedImportance
 def _ask(name: str, estimator: Estimator, pair: Pair, rows: Dataset, seed: int) -> Evidence | str:
     try:
         with RandomState(seed, pair.example[0].device), pair.evaluation():
-            found = replace(estimator(pair, rows), method=name)
+            found = replace(estimator(pair, rows), method=name, provenance=provenance(pair, rows))
     except Exception as error:  # one estimator that fails must not lose the others
         return reason(error)
     lost = int((~found.log_px.isfinite()).sum())

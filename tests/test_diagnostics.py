@@ -101,12 +101,12 @@ def test_a_comparison_is_paired():
         "b": Evidence("elbo", "lower bound", hard - 1.0 + 0.1 * torch.randn(100), 1),
         "a": Evidence("elbo", "lower bound", hard, 1),
     }
-    table = compare(evidence)
+    table = compare(evidence, assume_alike=True)
     assert list(table.index) == ["a", "b"]
     assert table.loc["b", "difference"] == pytest.approx(-1.0, abs=0.05)
     assert table.loc["b", "difference_error"] < 0.02 < 0.5 < table.loc["b", "standard_error"]
     with pytest.raises(ValueError, match="rows"):
-        compare({**evidence, "c": Evidence("elbo", "lower bound", hard[:5], 1)})
+        compare({**evidence, "c": Evidence("elbo", "lower bound", hard[:5], 1)}, assume_alike=True)
 
 
 class LearnedGuide(torch.nn.Module):

@@ -8,6 +8,7 @@ from .exact import Exact
 from .importance_sampling import ImportanceSampling
 from .log_evidence import log_evidence
 from .pareto_smoothed import ParetoSmoothedImportanceSampling
+from .provenance import Observed, Provenance
 from .quadrature import Quadrature
 from .sandwich import BidirectionalMonteCarlo, Sandwich, sandwich
 
@@ -21,7 +22,9 @@ __all__ = [
     "Evidence",
     "Exact",
     "ImportanceSampling",
+    "Observed",
     "ParetoSmoothedImportanceSampling",
+    "Provenance",
     "Quadrature",
     "Sandwich",
     "khat_threshold",

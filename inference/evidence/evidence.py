@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..data import Dataset
 from ..pair import Pair
+from .provenance import Provenance
 
 __all__ = ["Direction", "Estimator", "Evidence", "khat_threshold"]
 
@@ -45,6 +46,7 @@ class Evidence:
         notes: Sentences a reader should see beside the number.
         own_errors: Monte Carlo standard error of each number, ``[N]``, where the estimator knows it better than the
             effective sample size does.
+        provenance: What the numbers are of: rows, units, measure; ``None`` where evidence was built by hand.
     """
 
     method: str
@@ -55,6 +57,7 @@ class Evidence:
     khat: Tensor | None = None
     notes: tuple[str, ...] = ()
     own_errors: Tensor | None = None
+    provenance: Provenance | None = None
 
     @property
     def mean(self) -> float:
@@ -112,6 +115,7 @@ class Evidence:
             "num_samples": self.num_samples,
             **self._khat_record(),
             **({"notes": list(self.notes)} if self.notes else {}),
+            **({"provenance": {**self.provenance.record(), "split": split}} if self.provenance else {}),
         }
 
     def _khat_record(self) -> dict[str, float | None]:

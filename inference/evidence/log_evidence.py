@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,12 +13,19 @@ from ..data import as_dataset
 from ..pair import Pair, as_data
 from ..random_state import RandomState
 from .evidence import Estimator, Evidence
+from .provenance import provenance
 
 __all__ = ["log_evidence"]
 
 
 def log_evidence(
-    model: Callable[..., Any], guide: Callable[..., Any] | None, data: Any, estimator: Estimator, *, seed: int = 0
+    model: Callable[..., Any],
+    guide: Callable[..., Any] | None,
+    data: Any,
+    estimator: Estimator,
+    *,
+    seed: int = 0,
+    split: str | None = None,
 ) -> Evidence:
     """Estimate log p(x) of every datapoint under any Pyro pair.
 
@@ -27,9 +35,10 @@ def log_evidence(
         data: What :func:`~aevb.inference.fit` takes.
         estimator: E.g. ``ImportanceSampling(5000)``.
         seed: Of the draws; the global random state is left as it was found.
+        split: What the rows are called ("test"): evidence of another split is then not compared with it.
 
     Returns:
-        The evidence, ``log_px`` ``[N]`` in nats.
+        The evidence, ``log_px`` ``[N]`` in nats, and what it is of.
 
     Raises:
         ContractError: The pair breaks the contract.
@@ -54,7 +63,7 @@ def log_evidence(
     with RandomState(seed, device), pair.evaluation():
         pair.check(as_data(rows[torch.arange(min(16, len(rows)), device=device)]))
         check_rows(pair, rows)
-        return estimator(pair, rows)
+        return replace(estimator(pair, rows), provenance=provenance(pair, rows, split))
 
 
 def _device(*programs: Any) -> torch.device:
