@@ -31,7 +31,7 @@ def compare(evidence: Mapping[str, Evidence], *, assume_alike: bool = False) -> 
     Returns:
         A row a model, the best first: ``rank``, ``log_px`` and ``standard_error`` (nats per datapoint),
         ``difference`` to the best and its paired ``difference_error``, ``share_better`` (datapoints this model finds
-        likelier than the best one does), ``method``, ``direction``, ``measure`` and ``khat_over_0.7``.
+        likelier than the best one does), ``method``, ``direction``, ``measure`` and ``khat_over_threshold``.
 
     Raises:
         ValueError: Nothing is given, or the numbers are of different rows, units, measures, splits or directions, or
@@ -64,7 +64,7 @@ def compare(evidence: Mapping[str, Evidence], *, assume_alike: bool = False) -> 
                 "method": found.method,
                 "direction": found.direction,
                 "measure": found.provenance.measure if found.provenance else "not known",
-                "khat_over_0.7": found.khat_share,
+                "khat_over_threshold": found.khat_share,
             }
         )
     return pd.DataFrame(rows).set_index("model")
