@@ -71,10 +71,16 @@ class Usage:
         return sum(int(use.active.sum()) for use in self.sites.values())
 
     @property
+    def unused(self) -> tuple[str, ...]:
+        """The latents of which fewer than half the dimensions are active."""
+        return tuple(n for n, use in self.sites.items() if int(use.active.sum()) < use.activity.numel() / 2)
+
+    @property
     def warnings(self) -> tuple[str, ...]:
         """What a reader should worry about, in words; empty where there is nothing."""
         found = []
-        for name, use in self.sites.items():
+        for name in self.unused:
+            use = self.sites[name]
             total, active = use.activity.numel(), int(use.active.sum())
             if active == 0:
                 found.append(
@@ -82,7 +88,7 @@ class Usage:
                     f"is {float(use.rate.sum()):.2g} nats. Raise the rate slowly (KLAnnealing), keep some of it free "
                     "(FreeBits), weaken the decoder, or lower the likelihood's fixed noise."
                 )
-            elif active < total / 2:
+            else:
                 found.append(
                     f"latent {name!r} uses {active} of its {total} dimensions; fewer would do as well, or train with "
                     "KLAnnealing or FreeBits to wake the others."

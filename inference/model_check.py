@@ -10,6 +10,7 @@ Whatever a poor guide does, it does to both alike, so what differs is the model'
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,21 +68,35 @@ class ModelCheck:
     @property
     def sentences(self) -> tuple[str, str]:
         """One sentence for the latent side and one for the data side."""
-        where = "elsewhere in latent space than" if self.aggregate_fails else "where"
-        tail = "" if self.aggregate_fails else " do"
+        place = "elsewhere in latent space than" if self.aggregate_fails else "where"
+        seen = "" if self.aggregate_fails else f", as far as {len(self.p_values)} of them can tell"
+        told = (
+            ""
+            if math.isnan(self.marginal_kl)
+            else (
+                f"; the aggregate posterior is {self.marginal_kl:.2f} nats from the prior, that of simulations "
+                f"{self.simulated_kl:.2f}"
+            )
+        )
         aggregate = (
-            f"Real datapoints are inferred {where} the model's own simulations{tail} (p = {self.aggregate_p:.2g}; the "
-            f"aggregate posterior is {self.marginal_kl:.2f} nats from the prior, that of simulations "
-            f"{self.simulated_kl:.2f})."
+            f"Real datapoints are inferred {place} the model's own simulations are{seen} (p = {self.aggregate_p:.2g}"
+            f"{told})."
         )
         mean, simulated = float(self.p_values.mean()), float(self.simulated_p_values.mean())
-        worse = "worse" if mean < simulated else "better"
-        verdict = f"fit their posterior predictive {worse} than" if self.predictive_fails else "fit as well as"
+        how = f"{self._better_or_worse()} than" if self.predictive_fails else "as well as"
         predictive = (
-            f"Real datapoints {verdict} simulated ones (posterior predictive p-values: mean {mean:.2f} against "
-            f"{simulated:.2f}, p = {self.predictive_p:.2g})."
+            f"They fit their own posterior predictive {how} simulated ones fit theirs (predictive p-values: mean "
+            f"{mean:.2f} against {simulated:.2f}, p = {self.predictive_p:.2g})."
         )
         return aggregate, predictive
+
+    def _better_or_worse(self) -> str:
+        """On which side real p-values lie of simulated ones, where they lie on one."""
+        difference = float(self.p_values.mean() - self.simulated_p_values.mean())
+        error = math.hypot(*(float(p.std()) / math.sqrt(len(p)) for p in (self.p_values, self.simulated_p_values)))
+        if not abs(difference) > 2 * error:
+            return "otherwise"
+        return "worse" if difference < 0 else "better"
 
 
 def check_model(

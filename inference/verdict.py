@@ -17,6 +17,7 @@ from .data import Dataset, as_dataset
 from .evidence import (
     ELBO,
     AnnealedImportanceSampling,
+    BidirectionalMonteCarlo,
     DensityFit,
     Estimator,
     Evidence,
@@ -48,7 +49,8 @@ class Verdict:
         seconds: What each took.
         sentences: The answers, one a question.
         doubtful: Rows whose importance weights are not to be trusted, the worst first.
-        found: What answers were read from: ``sandwich``, ``gaps``, ``calibration``, ``model``.
+        found: What answers were read from: ``sandwich``, ``gaps``, ``calibration``, ``model``, ``usage``, ``doctor``.
+        warnings: What stands against ``guide``, ``model``, ``pair`` or ``numbers``; without any, no fault is found.
     """
 
     evidence: Mapping[str, Evidence]
@@ -57,6 +59,7 @@ class Verdict:
     sentences: tuple[str, ...]
     doubtful: Tensor
     found: Mapping[str, Any]
+    warnings: tuple[tuple[str, str], ...] = ()
 
     @property
     def table(self) -> pd.DataFrame:
@@ -127,9 +130,10 @@ def verdict(
     rows = as_dataset(data, pair.example[0].device)
     evidence, refused, seconds = dict[str, Evidence](), dict[str, str](), dict[str, float]()
     asked = every_estimator(pair) if estimators is None else estimators
+    broken: list[str] = []
     for name, estimator in asked.items():
         began = time.perf_counter()
-        found = _ask(name, estimator, pair, rows, seed)
+        found = _ask(name, estimator, pair, rows, seed, broken)
         seconds[name] = time.perf_counter() - began
         if isinstance(found, Evidence):
             evidence[name] = found
@@ -137,8 +141,10 @@ def verdict(
             refused[name] = found
         tell(name, found)
     case = Case(pair, rows, evidence, seconds, annealing or _annealing(pair, asked), seed)
+    for name in broken:
+        case.warn("numbers", f"{name} came to nothing")
     sentences = tuple(_answer(name, question, case) for name, question in QUESTIONS.items())
-    return Verdict(evidence, refused, seconds, sentences, case.doubtful, case.found)
+    return Verdict(evidence, refused, seconds, sentences, case.doubtful, case.found, tuple(case.warnings))
 
 
 def _start(pair: Pair) -> str:
@@ -155,20 +161,29 @@ def _annealing(pair: Pair, asked: Mapping[str, Estimator]) -> AnnealedImportance
     return replace(first, checkpoint=None)  # whose chunks are of the real data
 
 
-def _ask(name: str, estimator: Estimator, pair: Pair, rows: Dataset, seed: int) -> Evidence | str:
+def _ask(name: str, estimator: Estimator, pair: Pair, rows: Dataset, seed: int, broken: list[str]) -> Evidence | str:
+    """The evidence, or why there is none; what should have applied, and failed, is added to ``broken``."""
+    if isinstance(estimator, BidirectionalMonteCarlo):
+        return "it bounds log p(x) of simulated datapoints, not of these; whether bounds meet is asked below."
     try:
         with RandomState(seed, pair.example[0].device), pair.evaluation():
             found = replace(estimator(pair, rows), method=name, provenance=provenance(pair, rows))
     except Exception as error:  # one estimator that fails must not lose the others
+        if not isinstance(error, ValueError):  # by which an estimator says that it does not apply
+            broken.append(name)
         return reason(error)
     lost = int((~found.log_px.isfinite()).sum())
-    return f"it is not finite on {lost} of {len(rows)} datapoints." if lost else found
+    if lost:
+        broken.append(name)
+        return f"it is not finite on {lost} of {len(rows)} datapoints."
+    return found
 
 
 def _answer(name: str, question: Callable[[Case], str], case: Case) -> str:
     try:
         return question(case)
     except Exception as error:  # likewise a question
+        case.warn("numbers", f"{name} is not answered")
         return f"Not answered, {name}: {reason(error)}"
 
 
