@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from aevb.build import Recipe, build, build_objective, build_optimizer, build_pair, dress
 from aevb.data import Dataset, load
+from aevb.records import read_records, refuse_unlike
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -70,7 +71,10 @@ def compare(plans: Sequence[Plan], out: Path, *, jobs: int | None = None, progre
 
     Returns:
         One row a run: objective, seed, test_bound, bound_error, test_log_px, standard_error, khat_over_threshold,
-        khat_threshold, seconds, samples_seen, guide.
+        khat_threshold, seconds, samples_seen, gradient_evaluations, measure, guide.
+
+    Raises:
+        ValueError: The runs' estimates turn out to be of unlike densities; table and runs are written by then.
     """
     import pandas as pd
 
@@ -80,6 +84,7 @@ def compare(plans: Sequence[Plan], out: Path, *, jobs: int | None = None, progre
     rows.sort(key=lambda row: order.index(f"{row['objective']}-{row['seed']}"))
     table = pd.DataFrame(rows)
     table.to_csv(out / "table.csv", index=False)
+    refuse_unlike({plan.name: read_records(out / plan.name) for plan in plans})
     _draw(plans, out)
     return table
 
@@ -148,6 +153,8 @@ def carry_out(plan: Plan, *, progress: bool) -> dict[str, Any]:
         "khat_threshold": None if evidence.khat is None else khat_threshold(evidence.num_samples),
         "seconds": fitted.rows[-1]["seconds"],
         "samples_seen": int(fitted.rows[-1]["samples_seen"]),
+        "gradient_evaluations": int(fitted.rows[-1]["gradient_evaluations"]),
+        "measure": evidence.provenance.measure if evidence.provenance else "not known",
         "guide": "own" if own_guide else "fitted afterwards",
     }
 
@@ -180,6 +187,8 @@ class Track:
         estimator: Any estimator of the evidence.
         parts: Column of the history to the datapoints it is the mean over.
         ratio: By how much the samples seen grow from one estimate to the next.
+
+    Each column has its standard error over the datapoints beside it, in the column of that name and ``_error``.
     """
 
     def __init__(self, estimator: Any, parts: Mapping[str, Any], ratio: float = 2.0) -> None:
@@ -195,7 +204,8 @@ class Track:
             return
         self.next = max(row["samples_seen"] * self.ratio, self.next)
         for column, part in self.parts.items():
-            row[column] = log_evidence(fit.pair.model, fit.pair.guide, part, self.estimator, seed=fit.seed).mean
+            found = log_evidence(fit.pair.model, fit.pair.guide, part, self.estimator, seed=fit.seed)
+            row |= {column: found.mean, f"{column}_error": found.standard_error}
 
 
 def _draw(plans: Sequence[Plan], out: Path) -> None:
@@ -207,7 +217,8 @@ def _draw(plans: Sequence[Plan], out: Path) -> None:
     first = {plan.objective: plan for plan in reversed(plans)}
     histories = {name: pd.read_csv(out / first[name].name / "history.csv") for name in first if name}
     histories = {plan.objective: histories[plan.objective] for plan in plans}
-    for column, file in (("log_px", "log_px"), ("bound", "bound")):
+    for column in ("log_px", "bound"):
         shown = {name: history.dropna(subset=[column]) for name, history in histories.items() if column in history}
-        if shown:
-            figures.save(figures.curves(shown, y=column), out / "figures" / f"{file}.png")
+        if shown:  # on both axes: the paper's, and the one that data are counted by
+            figures.save(figures.curves(shown, "gradient_evaluations", column), out / "figures" / f"{column}.png")
+            figures.save(figures.curves(shown, "samples_seen", column), out / "figures" / f"{column}_by_samples.png")

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["add_records", "khat_words", "read_records"]
+__all__ = ["add_records", "khat_words", "read_records", "refuse_unlike"]
 
 
 def read_records(folder: Path) -> list[dict[str, Any]]:
@@ -34,6 +34,25 @@ def add_records(folder: Path, records: Sequence[dict[str, Any]]) -> list[dict[st
     everything = [*kept, *records]
     (folder / "evidence.json").write_text(json.dumps(everything, indent=2) + "\n", encoding="utf-8")
     return everything
+
+
+def refuse_unlike(records: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
+    """Hold the estimates of several runs, a method and a split each, to being of one kind of number.
+
+    Args:
+        records: A run's name to its ``evidence.json``.
+
+    Raises:
+        ValueError: Two of one method and split are of other rows, units or measures; the message says which.
+    """
+    from aevb.inference.evidence.provenance import Provenance, difference
+
+    known: dict[tuple[Any, ...], tuple[str, Provenance]] = {}
+    for run, record in ((run, record) for run, found in records.items() for record in found if "provenance" in record):
+        mine = Provenance.from_record(record["provenance"])
+        other, theirs = known.setdefault(_key(record), (run, mine))
+        if (reason := difference((other, run), theirs, mine)) is not None:
+            raise ValueError(f"{other} and {run} cannot be compared by {record['method']}: {reason}.")
 
 
 def khat_words(record: Mapping[Any, Any]) -> str:

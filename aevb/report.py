@@ -15,6 +15,8 @@ __all__ = ["write_report"]
 _CAPTIONS = {
     "log_px": "Estimated log p(x) over training: solid on training data, dashed on held-out data.",
     "curves": "The objective over training: solid on training data, dashed on held-out data.",
+    "log_px_by_samples": "The same over the samples seen, of which Monte Carlo EM takes several gradients each.",
+    "bound_by_samples": "The bound over the samples seen: solid on training data, dashed on held-out data.",
     "bound": "The bound over training: solid on training data, dashed on held-out data.",
     "samples": "Draws from the prior: means of p(x|z).",
     "manifold": "The 2-D manifold: means of p(x|z) on a grid of prior quantiles.",
@@ -121,6 +123,8 @@ def _compared(row: Mapping[str, str]) -> dict[str, Any]:
         "k-hat too high": khat_words(row),
         "seconds": f"{float(row['seconds']):.1f}",
         "samples seen": row["samples_seen"],
+        **({"gradient evaluations": row["gradient_evaluations"]} if "gradient_evaluations" in row else {}),
+        **({"measure": row["measure"]} if "measure" in row else {}),
         "guide": row["guide"],
     }
 

@@ -48,7 +48,11 @@ class Run:
 
     @property
     def history(self) -> pd.DataFrame:
-        """One row an epoch: epoch, step, samples_seen, seconds and what the objective reports (means, in nats)."""
+        """One row an epoch: epoch, step, samples_seen, gradient_evaluations, seconds, and what the objective reports.
+
+        ``samples_seen`` counts visits of datapoints, ``gradient_evaluations`` the gradients taken at them
+        (:func:`~aevb.inference.objectives.evaluations_per_visit`); reports are means over the epoch, in nats.
+        """
         import pandas as pd
 
         return pd.DataFrame(list(self.rows))

@@ -24,7 +24,7 @@ from .data import as_dataset
 from .diagnosis import NonFiniteError, explain
 from .evidence.elbo import mean_bound
 from .levels import Levels
-from .objectives import SGVB, Batch, Objective
+from .objectives import SGVB, Batch, Objective, evaluations_per_visit
 from .pair import Pair, Program, as_data
 from .players import Optimizer, Players
 from .precision import check_precision
@@ -276,12 +276,18 @@ class Fit:
             settings={
                 "batch_size": self.batch_size,
                 "steps": self.step,
-                "samples_seen": self.step * self.batch_size,
+                **self._spent,
                 "seed": self.seed,
                 "device": str(self.device),
                 "stopped": self.stopped,
             },
         )
+
+    @property
+    def _spent(self) -> dict[str, int]:
+        """What has been spent on the data, on both axes: visits of datapoints, and gradients taken at them."""
+        seen = self.step * self.batch_size
+        return {"samples_seen": seen, "gradient_evaluations": seen * evaluations_per_visit(self.objective, self.memory)}
 
     # ------------------------------------------------------------------ one step
 
@@ -336,7 +342,7 @@ class Fit:
         row: dict[str, float] = {
             "epoch": math.ceil(self.step / self.length.steps_per_epoch),
             "step": self.step,
-            "samples_seen": self.step * self.batch_size,
+            **self._spent,
             "seconds": self._seconds,
         }
         row |= {name: float(value) / self._counted for name, value in self._sums.items()}

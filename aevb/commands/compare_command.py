@@ -111,7 +111,16 @@ def print_table(table: "pd.DataFrame") -> None:
     from aevb.records import khat_words
 
     shown = Table(title="held-out data, nats per datapoint")
-    headings = ("objective", "seed", "test bound", "test log p(x)", "k-hat too high", "seconds", "samples seen")
+    headings = (
+        "objective",
+        "seed",
+        "test bound",
+        "test log p(x)",
+        "k-hat too high",
+        "seconds",
+        "samples seen",
+        "gradients",
+    )
     for heading in headings:
         shown.add_column(heading, justify="left" if heading == "objective" else "right", no_wrap=True)
     for row in table.to_dict("records"):
@@ -124,8 +133,14 @@ def print_table(table: "pd.DataFrame") -> None:
             khat_words(row) or "-",
             f"{row['seconds']:.1f}",
             f"{row['samples_seen']:,}",
+            f"{row['gradient_evaluations']:,}",
         )
-    console = Console(width=None if Console().is_terminal else 110)
+    console = Console(width=None if Console().is_terminal else 130)
     console.print(shown)
+    console.print(
+        "gradients: evaluations of a training sample's gradient, the paper's axis; several a sample in Monte Carlo EM"
+    )
+    for measure in sorted({measure for measure in table["measure"] if "unnormalised" in measure}):
+        console.print(f"{measure}: no density of these data, so a higher number need not be a better model of them")
     if (table["guide"] != "own").any():
         console.print("* trained without a guide; one was fitted afterwards, the model held still, for the evidence")

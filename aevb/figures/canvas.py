@@ -23,6 +23,7 @@ CLASSES = (
 )
 AXIS_TITLES = {
     "samples_seen": "training samples seen",
+    "gradient_evaluations": "gradient evaluations of a training sample",
     "epoch": "epoch",
     "step": "gradient steps",
     "seconds": "seconds",

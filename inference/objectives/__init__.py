@@ -9,7 +9,7 @@ from .full_vb import FullVB
 from .importance_weighted import IWAE
 from .maximum_a_posteriori import MAP
 from .monte_carlo_em import MCEM
-from .objective import Batch, Objective, Phase
+from .objective import Batch, Objective, Phase, evaluations_per_visit
 from .only import Only
 from .pyro_elbo import PyroELBO
 from .renyi import Renyi
@@ -41,5 +41,6 @@ __all__ = [
     "Phase",
     "PyroELBO",
     "WakeSleep",
+    "evaluations_per_visit",
     "warn_if_above",
 ]

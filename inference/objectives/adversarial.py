@@ -117,6 +117,11 @@ class AdversarialVB:
         return frozenset({"model", "guide", "critic"})
 
     @property
+    def evaluations_per_visit(self) -> int:
+        """One an update of the critic, and one of model and guide."""
+        return self.critic_steps + 1
+
+    @property
     def observers(self) -> tuple[CriticWatch, ...]:
         """What ends a run whose critic has failed."""
         return () if self.patience is None else (CriticWatch(self.patience),)

@@ -43,6 +43,8 @@ class Summarized(Protocol):
 class _Statistics(nn.Module):
     """The memory: the running mean of every statistic."""
 
+    evaluations_per_visit = 0  # closed forms take no gradient
+
     def __init__(self, means: Mapping[str, Tensor]) -> None:
         super().__init__()
         for name, value in means.items():
@@ -80,6 +82,11 @@ class EM:
     def trains(self) -> frozenset[str]:
         """The model alone."""
         return frozenset({"model"})
+
+    @property
+    def evaluations_per_visit(self) -> int:
+        """One a weight update, where there is no closed form."""
+        return self.num_updates
 
     def start(self, pair: Pair, data: Dataset) -> nn.Module:
         """Summarise the data once under the parameters as they are, or see that the posterior is Gaussian."""

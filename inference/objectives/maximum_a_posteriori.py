@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ..data import Dataset
 from ..pair import Pair
-from .objective import Batch, Objective, Phase
+from .objective import Batch, Objective, Phase, evaluations_per_visit
 
 __all__ = ["MAP"]
 
@@ -59,6 +59,11 @@ class MAP:
     def observers(self) -> tuple[Any, ...]:
         """Whatever watches the objective."""
         return tuple(getattr(self.objective, "observers", ()))
+
+    @property
+    def evaluations_per_visit(self) -> int:
+        """As many as the objective takes."""
+        return evaluations_per_visit(self.objective)
 
     def start(self, pair: Pair, data: Dataset) -> nn.Module:
         """The objective's own memory."""

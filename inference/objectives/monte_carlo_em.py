@@ -69,6 +69,11 @@ class MCEM:
         """The model alone."""
         return frozenset({"model"})
 
+    @property
+    def evaluations_per_visit(self) -> int:
+        """One a leapfrog step and one a weight update, as the paper counts; where a trajectory starts is left out."""
+        return self.num_leapfrog + self.num_updates
+
     def start(self, pair: Pair, data: Dataset) -> nn.Module:
         """Start every chain at a draw from the prior."""
         with torch.no_grad():
