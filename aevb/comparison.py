@@ -30,7 +30,8 @@ class Plan:
     """One run of a comparison, in plain values, so that it can be sent to a process.
 
     ``track`` names the estimator of the curve of log p(x), ``evidence`` the one of the table; ``train_points`` keeps
-    only the first so many training rows (the paper's N = 1000).
+    only the first so many training rows (the paper's N = 1000). ``length`` is what ``fit`` takes, or
+    ``gradient_evaluations``: then each objective sees as many samples as its gradients allow.
     """
 
     data: str
@@ -119,7 +120,6 @@ def carry_out(plan: Plan, *, progress: bool) -> dict[str, Any]:
         "batch_size": plan.batch_size,
         "seed": plan.seed,
         "progress": progress,
-        **plan.length,
     }
     own_guide = "guide" in objective.trains
     fitted = fit(
@@ -130,8 +130,9 @@ def carry_out(plan: Plan, *, progress: bool) -> dict[str, Any]:
         validation=validation,
         observers=_trackers(plan, train, data),
         **settings,
+        **_length(plan.length, objective),
     )
-    paired = fitted if own_guide else _with_guide(fitted, guide, train, settings)
+    paired = fitted if own_guide else _with_guide(fitted, guide, train, plan.length, settings)
 
     part = data.test if plan.evidence_points is None else rows(data.test, plan.evidence_points)
     bounds = []
@@ -159,14 +160,32 @@ def carry_out(plan: Plan, *, progress: bool) -> dict[str, Any]:
     }
 
 
-def _with_guide(fitted: "Run", guide: Any, train: Any, settings: Mapping[str, Any]) -> "Run":
+def _length(asked: Mapping[str, Any], objective: Any) -> dict[str, Any]:
+    """How long an objective trains: gradients are samples, each so many times as the objective takes them.
+
+    Raises:
+        ValueError: They are asked for beside another length, or there are fewer than one.
+    """
+    from aevb.inference.objectives import evaluations_per_visit
+
+    given = {name: value for name, value in asked.items() if value is not None}
+    gradients = given.pop("gradient_evaluations", None)
+    if gradients is None:
+        return given
+    if given or gradients < 1:
+        raise ValueError(f"gradient_evaluations={gradients:g} must be at least 1, and stand without {sorted(given)}.")
+    return {"samples_seen": max(1.0, gradients / evaluations_per_visit(objective))}
+
+
+def _with_guide(fitted: "Run", guide: Any, train: Any, length: Mapping[str, Any], settings: Mapping[str, Any]) -> "Run":
     """Fit a guide to a model that was trained without one; the model is held still."""
     from dataclasses import replace
 
     from aevb.inference import SGVB, fit
     from aevb.inference.objectives import Only
 
-    paired = fit(fitted.model, guide, train, objective=Only(SGVB(), ("guide",)), **settings)
+    objective = Only(SGVB(), ("guide",))
+    paired = fit(fitted.model, guide, train, objective=objective, **settings, **_length(length, objective))
     # The history is the model's own: the guide came afterwards.
     return replace(paired, rows=fitted.rows, objective=fitted.objective, settings=fitted.settings)
 

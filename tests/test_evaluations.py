@@ -95,6 +95,19 @@ def test_a_comparison_names_both_axes_its_errors_and_its_measure(tmp_path, capsy
     assert "gradient evaluations" in page and "720" in page and "counting" in page
 
 
+def test_a_comparison_is_made_at_one_number_of_gradients(tmp_path, capsys):
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).integers(0, 2, size=(60, 4)).astype(np.float32))
+    words = ["compare", str(tmp_path / "x.npy"), "--latent-dim", "1", "--hidden", "3", "--objectives", "sgvb", "mcem"]
+    rest = ["--batch-size", "6", "--samples", "20", "--track", "none", "--jobs", "1", "--quiet"]
+    folder = tmp_path / "c"
+    assert main([*words, *rest, "--gradient-evaluations", "180", "--out", str(folder)]) == 0
+    table = pd.read_csv(folder / "table.csv")
+    assert list(table["gradient_evaluations"]) == [180, 180] and list(table["samples_seen"]) == [180, 12]
+    capsys.readouterr()
+    assert main([*words, *rest, "--gradient-evaluations", "180", "--steps", "3", "--out", str(folder)]) == 2
+    assert "stand without ['steps']" in capsys.readouterr().err
+
+
 def test_records_of_unlike_numbers_are_refused_by_run_and_site(tmp_path):
     observed = {"site": "x", "measure": "counting", "rows": "ab", "low": 0.0, "high": 1.0, "share": 1.0}
     provenance = {"observed": [observed], "given": "", "split": "test"}

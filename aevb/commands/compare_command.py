@@ -32,6 +32,9 @@ def parser() -> ArgumentParser:
     words.add_argument("--objectives", type=str, nargs="+", default=default, help=known)
     words.add_argument("--guides", type=dict, default={}, help="an objective's own guide: --guides.avb noise-basis")
     add_training(words)
+    words.add_argument(
+        "--gradient-evaluations", type=float, default=None, help="gradients of a datapoint, in place of samples seen"
+    )
     words.add_argument("--seeds", type=int, default=1, help="runs of each objective, from --seed upwards")
     words.add_argument("--train-points", type=int, default=None, help="only the first so many training rows")
     words.add_argument("--evidence", type=str, default="importance", help=", ".join(registry.EVIDENCE))
@@ -50,7 +53,8 @@ def run(args: Namespace) -> int:
     from aevb.comparison import Plan, compare
     from aevb.report import write_report
 
-    length = {"epochs": args.epochs, "steps": args.steps, "samples_seen": args.samples_seen}
+    lengths = ("epochs", "steps", "samples_seen", "gradient_evaluations")
+    length = {name: getattr(args, name) for name in lengths}
     recipe = recipe_of(args)
     shared = {"data": args.data, "variant": args.variant, "data_dir": args.data_dir}
     own, evidence_args = options_of(args.guides), _evidence_args(args)
