@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from .data import Dataset, as_dataset, chunks
-from .evidence import AnnealedImportanceSampling, Estimator, Evidence, Exact
+from .evidence import AnnealedImportanceSampling, Estimator, Evidence, Exact, Provenance
+from .evidence.provenance import difference, provenance
 from .local_guide import fit_local
 from .pair import Data, Pair
 from .random_state import RandomState
@@ -148,6 +149,7 @@ def gaps(
         known = log_px if isinstance(log_px, Evidence) else _known(pair, rows, log_px)
         if len(known.log_px) != len(rows):
             raise ValueError(f"log_px holds {len(known.log_px)} datapoints, but the data have {len(rows)} rows.")
+        _refuse_unlike(known, provenance(pair, rows))
         found = []
         for part in chunks(rows, max(1, _ROWS // num_samples)):
             local = fit_local(pair, part, num_steps=num_steps, num_samples=num_samples)
@@ -157,6 +159,13 @@ def gaps(
     best, best_errors, bound, bound_errors = (torch.cat(column) for column in zip(*found, strict=True))
     truth, errors = known.log_px.double().cpu(), errors.double().cpu()
     return Gaps(truth, errors, best, best_errors, bound, bound_errors, known.method)
+
+
+def _refuse_unlike(known: Evidence, mine: Provenance) -> None:
+    """Refuse evidence of other rows, or of another density of them; what was built by hand is taken at its word."""
+    reason = None if known.provenance is None else difference(("log_px", "this pair"), known.provenance, mine)
+    if reason is not None:
+        raise ValueError(f"log_px cannot be held against this pair's bounds: {reason}.")
 
 
 def _known(pair: Pair, rows: Dataset, estimator: Estimator | None) -> Evidence:

@@ -206,7 +206,7 @@ def _where_the_bound_is_lost(case: Case) -> str:
         raise ValueError("log p(x) is not known by more than the bound itself.")
     truth, count = case.evidence[known[0]], min(_GAP_POINTS, len(case.data))
     errors = None if truth.errors is None else truth.errors[:count]
-    truth = replace(truth, log_px=truth.log_px[:count], own_errors=errors, ess=None, khat=None)
+    truth = replace(truth, log_px=truth.log_px[:count], own_errors=errors, ess=None, khat=None, provenance=None)
     found = case.found["gaps"] = gaps(case.pair, case.first(count), log_px=truth, seed=case.seed)
     lost, error = found.total.mean, _ERRORS * found.total.monte_carlo_error
     if lost > max(_LOST, error):

@@ -28,6 +28,16 @@ def test_curves_are_solid_in_training_and_dashed_in_validation():
     assert "nats per datapoint" in axes.get_ylabel()
 
 
+def test_curves_have_a_band_of_one_standard_error():
+    told = history(bound_error=2.0, validation_bound=np.where(np.arange(50) % 5 == 0, -110.0, np.nan))
+    axes = figures.curves({"a": told.assign(validation_bound_error=3.0), "b": history()}).axes[0]
+    bands = [band.get_paths()[0].vertices for band in axes.collections]
+    assert len(bands) == 2
+    ends = bands[0][np.isclose(bands[0][:, 0], 50_000.0), 1]
+    assert (ends.min(), ends.max()) == (pytest.approx(-101.0 - 2.0), pytest.approx(-101.0 + 2.0))
+    assert (bands[1][:, 1].min(), bands[1][:, 1].max()) == (-113.0, -107.0)
+
+
 def test_curves_cut_a_steep_start_but_no_end():
     axes = figures.curves({"a": history(start=-1e5)}).axes[0]
     low, high = axes.get_ylim()

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from aevb import guides
-from aevb.inference import ContractError, Pair
+from aevb.inference import ContractError, Pair, log_evidence
 from aevb.inference.evidence import ELBO, Evidence
 from aevb.inference.gaps import gaps
 from aevb.inference.local_guide import fit_local
@@ -97,6 +97,11 @@ def test_the_evidence_may_be_given_and_must_fit(known):
     assert gaps(pair, x[:3], log_px=ELBO(50), num_draws=50, num_steps=5).method == "elbo"
     with pytest.raises(ValueError, match="20 datapoints"):
         gaps(pair, x[:3], log_px=given)
+    others = log_evidence(pair.model, pair.guide, x.flip(0), ELBO(5))
+    with pytest.raises(ValueError, match="log_px judges other rows at 'x' than this pair"):
+        gaps(pair, x, log_px=others)
+    mine = log_evidence(pair.model, pair.guide, x, ELBO(5))
+    assert gaps(pair, x, log_px=mine, num_draws=5, num_steps=1).method == "elbo"
 
 
 def gamma_pair():

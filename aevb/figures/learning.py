@@ -18,12 +18,14 @@ __all__ = ["curves"]
 def curves(histories: "Mapping[str, pd.DataFrame]", x: str = "samples_seen", y: str = "bound") -> "Figure":
     """Draw learning curves: solid lines in training, dashed ones (column ``validation_<y>``) in validation.
 
+    Where a column's standard errors are in the history (``<y>_error``), a band of one of them lies around its line.
+
     The horizontal axis is logarithmic, as in the paper's Figures 2 and 3, unless it holds a zero.
     A steep start is cut off below, so that the differences at the end can be seen.
 
     Arguments:
         histories: label of a run to its history, one row an epoch.
-        x: column of the horizontal axis: samples_seen, epoch, step or seconds.
+        x: column of the horizontal axis: samples_seen, gradient_evaluations, epoch, step or seconds.
         y: column of the vertical axis, higher is better.
 
     Raises:
@@ -44,6 +46,8 @@ def curves(histories: "Mapping[str, pd.DataFrame]", x: str = "samples_seen", y: 
         dot = "o" if len(history) == 1 else ""
         axes.plot(history[x], history[y], color=colour, label=label, marker=dot)
         checked = history[[x, f"validation_{y}"]].dropna() if f"validation_{y}" in history else history[:0]
+        for drawn in (y, f"validation_{y}"):
+            _band(axes, history, x, drawn, colour)
         if len(checked):
             validated = True
             axes.plot(*checked.to_numpy().T, color=colour, linestyle="--", marker="s" if len(checked) == 1 else "")
@@ -57,6 +61,13 @@ def curves(histories: "Mapping[str, pd.DataFrame]", x: str = "samples_seen", y: 
     if validated or len(histories) > 1:
         axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
     return figure
+
+
+def _band(axes: "Axes", history: "pd.DataFrame", x: str, y: str, colour: str) -> None:
+    """One standard error to either side of a curve, where the history tells it."""
+    if f"{y}_error" in history:
+        at, middle, error = history[[x, y, f"{y}_error"]].dropna().to_numpy(dtype=float).T
+        axes.fill_between(at, middle - error, middle + error, color=colour, alpha=0.15, linewidth=0)
 
 
 def _cut_steep_start(axes: "Axes") -> None:

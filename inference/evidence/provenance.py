@@ -9,7 +9,7 @@ from hashlib import blake2b
 from typing import Any
 
 import torch
-from pyro.distributions import MaskedDistribution
+from pyro.distributions import MaskedDistribution, Unit
 from torch import Tensor
 from torch.distributions import constraints
 
@@ -99,8 +99,11 @@ def provenance(pair: Pair, data: Dataset, split: str | None = None) -> Provenanc
             sites = pair.trace(pair.model, part, None)
             for name, tally in tallies.items():
                 tally.add(sites[name])
+        factors = [name for name, site in sites.items() if isinstance(site["fn"], Unit)]
         read = [position for position in _beside(pair) if _reads(pair, position)]
     found = [tally.observed if fixed else replace(tally.observed, rows=None) for tally in tallies.values()]
+    # Whether a factor keeps a density normalised only its author knows.
+    found += [Observed(name, "not known", None, 0.0, 0.0, 1.0) for name in factors]
     order = sorted(found, key=lambda one: (one.rows or "", one.measure, one.site))
     return Provenance(tuple(order), _fingerprint(data, read) if fixed else "", split)
 
