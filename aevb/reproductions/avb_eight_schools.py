@@ -122,7 +122,7 @@ def load(variant: str) -> Data:
     return y, sigma
 
 
-def reference(data: Data, draws: int, seed: int, num_chains: int = 4) -> Tensor:
+def reference(data: Data, draws: int, seed: int, num_chains: int = 4, warmup: int = 500) -> Tensor:
     """Draw from the posterior by Pyro's NUTS, half of the chains started at each sign of tau: ``[chain, draw, 10]``."""
     from pyro.infer import MCMC, NUTS
 
@@ -132,7 +132,7 @@ def reference(data: Data, draws: int, seed: int, num_chains: int = 4) -> Tensor:
         pyro.set_rng_seed(seed + chain)
         sign = 1.0 if chain % 2 == 0 else -1.0
         start = {"mu": torch.zeros(1), "tau": torch.full((1,), sign), "eta": 0.1 * sign * torch.randn(1, 8)}
-        sampler = MCMC(NUTS(eight_schools), per_chain, warmup_steps=500, initial_params=start, disable_progbar=True)
+        sampler = MCMC(NUTS(eight_schools), per_chain, warmup_steps=warmup, initial_params=start, disable_progbar=True)
         sampler.run(*data)
         z = sampler.get_samples()
         chains.append(torch.cat([z["mu"], z["tau"], z["eta"].squeeze(1)], dim=-1))
