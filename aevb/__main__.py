@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="aevb",
         exit_on_error=False,
         description="Deep latent-variable models in Pyro: fit a pair, estimate its evidence, compare algorithms.",
-        epilog="Start with: aevb fit digits --latent-dim 2 --hidden 200 --epochs 100 --out runs/first",
+        epilog="Start with: aevb fit digits --variant static --latent-dim 2 --hidden 200 --epochs 100 --out runs/first",
     )
     commands = parser.add_subcommands(dest="verb", metavar="VERB")
     for verb, module in verbs.items():

@@ -104,6 +104,7 @@ def _carried_out(plans: Sequence[Plan], jobs: int, progress: bool) -> Iterator[d
 
 def carry_out(plan: Plan, *, progress: bool) -> dict[str, Any]:
     """Fit one run, estimate its evidence, write its folder, and return its row of the table."""
+    from aevb.findings import examine, write_findings
     from aevb.inference import fit, log_evidence
     from aevb.inference.evidence import ELBO, khat_threshold
     from aevb.publish import publish, rows
@@ -142,6 +143,7 @@ def carry_out(plan: Plan, *, progress: bool) -> dict[str, Any]:
     evidence = log_evidence(paired.model, paired.guide, part, estimator, seed=plan.seed)
     folder = paired.save(Path(plan.folder) / plan.name, extra={"command": dict(plan.command)})
     add_records(folder, [found.record("test") for found in (*bounds, evidence)])
+    write_findings(folder, examine(paired.pair, part, seed=plan.seed))
     publish(paired, data, folder)
     return {
         "objective": plan.objective,

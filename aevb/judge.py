@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from aevb import figures
+from aevb.findings import write_findings
 from aevb.inference import Run
 from aevb.inference.clouds import clouds
 from aevb.inference.data import as_dataset
@@ -66,6 +67,8 @@ def judge(
     said = verdict(pair, points, every_estimator(pair, **options), tell=tell, seed=seed)
     print("\n".join(["", *said.sentences]))
     (folder / "verdict.json").write_text(json.dumps(said.sentences, indent=2) + "\n", encoding="utf-8")
+    if "doctor" in said.found:
+        write_findings(folder, said.found["doctor"])
     said.table.to_csv(folder / "verdict.csv")
     if "calibration" in said.found:
         calibration = said.found["calibration"]

@@ -8,6 +8,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from aevb.findings import read_findings, told
 from aevb.records import khat_words, read_records
 
 __all__ = ["write_report"]
@@ -136,7 +137,7 @@ def _with_error(mean: str, error: str) -> str:
 
 def _run(folder: Path, heading: str) -> str:
     config = _json(folder / "config.json")
-    parts = [_lead(config), _sentences(folder)]
+    parts = [_lead(config), _sentences(folder) or _findings(folder)]
     records = read_records(folder)
     if records:
         parts += [f"<{heading}>Evidence, nats per datapoint</{heading}>", _table([_shown(r) for r in records])]
@@ -169,6 +170,11 @@ def _sentences(folder: Path) -> str:
     said = _json(path)
     sentences = [said] if isinstance(said, str) else said
     return "".join(f"<p>{escape(str(sentence))}</p>" for sentence in sentences)
+
+
+def _findings(folder: Path) -> str:
+    """What the doctor found, where no verdict tells it."""
+    return "".join(f"<p>{escape(told(finding))}</p>" for finding in read_findings(folder))
 
 
 def _shown(record: Mapping[str, Any]) -> dict[str, Any]:

@@ -32,7 +32,16 @@ def _error(capsys, *words):
 
 def test_fit_writes_a_run_folder(run_folder):
     names = {path.name for path in run_folder.iterdir()}
-    assert {"config.json", "history.csv", "model.safetensors", "evidence.json", "posterior.nc", "report.html"} <= names
+    assert {
+        "config.json",
+        "history.csv",
+        "model.safetensors",
+        "evidence.json",
+        "doctor.json",
+        "posterior.nc",
+        "report.html",
+    } <= names
+    assert "grey-bernoulli" in (run_folder / "report.html").read_text()  # grey is the digits' variant
     figures = {path.stem for path in (run_folder / "figures").iterdir()}
     assert {"curves", "samples", "reconstructions", "manifold", "latents"} <= figures
     history = pd.read_csv(run_folder / "history.csv")
@@ -52,8 +61,11 @@ def test_config_is_enough_to_run_it_again(run_folder, tmp_path):
 
 
 def test_evidence_adds_to_the_folder(run_folder, capsys):
+    (run_folder / "doctor.json").unlink()  # of a run that nobody examined
     assert main(["evidence", str(run_folder), "--samples", "50", "--points", "20"]) == 0
-    assert "importance" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "importance" in said and "warning: grey-bernoulli: " in said
+    assert "grey-bernoulli" in (run_folder / "report.html").read_text()
     records = {r["method"]: r for r in json.loads((run_folder / "evidence.json").read_text())}
     assert records["importance"]["num_samples"] == 50
     assert records["importance"]["num_points"] == 20

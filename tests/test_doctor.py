@@ -1,5 +1,8 @@
 """The doctor finds every planted fault, names the mend, and leaves sound pairs alone."""
 
+from importlib import import_module
+from pathlib import Path
+
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -8,6 +11,10 @@ from pyro import poutine
 from torch import nn
 
 from aevb import guides
+from aevb.__main__ import main
+from aevb.commands import demo_command
+from aevb.findings import examine
+from aevb.inference import Pair
 from aevb.inference.doctor import doctor
 from aevb.models import LatentVariableModel, ProbabilisticPCA, likelihoods, networks, priors
 
@@ -345,3 +352,35 @@ def test_parameters_buffers_and_the_random_state_are_left_alone():
 
 def test_a_model_without_a_guide_is_examined_too():
     assert doctor(model, None, X) == []
+
+
+# ------------------------------------------------------------------ told where numbers are
+
+
+def _first_example(name):
+    """The README's twenty lines up to the fit, which needs no training to be examined."""
+    page = (Path(__file__).parent.parent / name).read_text(encoding="utf-8")
+    lines = page.partition("```python\n")[2].partition("```")[0]
+    names = {}
+    exec(lines.partition("run = fit")[0], names)
+    return names["model"], names["guide"], names["digits"].test
+
+
+@pytest.mark.parametrize("page", ["README.md", "README.zh.md"])
+def test_the_first_example_is_sound(page):
+    assert doctor(*_first_example(page)) == []
+
+
+def test_the_demo_is_sound(capsys):
+    words = [word for word in demo_command._WORDS if word != "--objectives"]
+    assert main(["doctor", *words[: words.index("sgvb")]]) == 0
+    assert capsys.readouterr().out.strip() == "nothing found"
+
+
+def test_a_doctor_that_fails_loses_no_number(monkeypatch):
+    def broken(*arguments, **options):
+        raise RuntimeError("no beds")
+
+    monkeypatch.setattr(import_module("aevb.inference.doctor"), "doctor", broken)
+    (finding,) = examine(Pair(model, guide).check(X), X)
+    assert finding.severity == "warning" and "RuntimeError: no beds." in finding.sentence

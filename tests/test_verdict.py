@@ -211,10 +211,13 @@ def test_a_mode_that_no_draw_reached_is_no_reason_to_trust(monkeypatch):
         "whether the guide is calibrated",
         "whose fault it is",
     )
-    pair, x = _of("two_modes", worlds.make("two_modes").others["one-mode"].program)
+    pair, (x,) = _of("two_modes", worlds.make("two_modes").others["one-mode"].program)
+    x = x.repeat(8)
     estimators = {
         "importance": ImportanceSampling(500),
-        "ais from the prior": AnnealedImportanceSampling(150, 16, "prior", num_tuning=30, progress=False),
+        "ais from the prior": AnnealedImportanceSampling(
+            150, 16, "prior", num_leapfrog=8, num_tuning=30, progress=False
+        ),
     }
     found = verdict(pair, x, estimators, annealing=SHORT)
     assert len(found.doubtful) == 0  # k-hat cannot see it

@@ -22,7 +22,7 @@ def parser() -> ArgumentParser:
     words = new_parser(
         "Train the same model and guide with several objectives at the same length, estimate log p(x) of held-out "
         "data for each, print one table and draw the curves.",
-        "Example: aevb compare digits --objectives sgvb wake-sleep mcem --latent-dim 2 --seeds 3 --out runs/cmp",
+        "Example: aevb compare digits --variant static --objectives sgvb mcem --latent-dim 2 --seeds 3 --out runs/cmp",
     )
     words.add_argument("--config", action="config", help="a YAML file of these options")
     add_data(words)
@@ -51,6 +51,7 @@ def parser() -> ArgumentParser:
 def run(args: Namespace) -> int:
     """Compare, print the table, write the page."""
     from aevb.comparison import Plan, compare
+    from aevb.findings import read_findings, told
     from aevb.report import write_report
 
     lengths = ("epochs", "steps", "samples_seen", "gradient_evaluations")
@@ -87,6 +88,8 @@ def run(args: Namespace) -> int:
             registry.find(kind, name)
     table = compare(plans, Path(args.out), jobs=args.jobs, progress=not args.quiet)
     print_table(table)
+    findings = [told(finding) for plan in plans for finding in read_findings(Path(args.out) / plan.name)]
+    print("\n".join(dict.fromkeys(findings)), end="\n" if findings else "")
     print(f"written: {write_report(Path(args.out))}")
     return 0
 

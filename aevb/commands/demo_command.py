@@ -9,9 +9,10 @@ from aevb.commands.words import new_parser
 
 HELP = "compare AEVB, wake-sleep and Monte Carlo EM on 1,797 handwritten digits"
 
-# Two latents: the manifold can be drawn, and log p(x) can be had by quadrature for the curve.
+# Black and white pixels: a Bernoulli is a probability of those alone. Two latents: the manifold can be drawn, and
+# log p(x) can be had by quadrature for the curve.
 _WORDS: Sequence[str] = (
-    *("digits", "--latent-dim", "2", "--hidden", "200"),
+    *("digits", "--variant", "static", "--latent-dim", "2", "--hidden", "200"),
     *("--objectives", "sgvb", "wake-sleep", "mcem", "--epochs", "300", "--lr", "3e-3"),
 )
 

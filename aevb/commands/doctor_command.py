@@ -26,6 +26,7 @@ def run(args: Namespace) -> int:
     import torch
 
     from aevb.build import build_pair, dress
+    from aevb.findings import told
     from aevb.inference import doctor
 
     recipe = recipe_of(args)
@@ -33,7 +34,7 @@ def run(args: Namespace) -> int:
     model, guide = build_pair(recipe, data, seed=args.seed)
     findings = doctor(model, guide, data.train[torch.arange(min(64, len(data.train)))], seed=args.seed)
     for finding in findings:
-        print(f"{finding.severity}: {finding.name}: {finding.sentence}")
+        print(told(finding))
     if not findings:
         print("nothing found")
     return int(any(finding.severity == "error" for finding in findings))

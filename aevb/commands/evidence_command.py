@@ -38,6 +38,7 @@ def parser() -> ArgumentParser:
 def run(args: Namespace) -> int:
     """Estimate, print and add to the folder."""
     from aevb.build import build
+    from aevb.findings import examine, told, write_findings
     from aevb.inference import load, log_evidence
     from aevb.judge import judge
     from aevb.publish import describe_evidence, publish_evidence, rows
@@ -59,6 +60,8 @@ def run(args: Namespace) -> int:
         return 0
     evidence = log_evidence(fitted.model, fitted.guide, points, estimator, seed=args.seed)
     print(describe_evidence(evidence, args.split))
+    write_findings(folder, findings := examine(fitted.pair, points, seed=args.seed))
+    print("\n".join(map(told, findings)), end="\n" if findings else "")
     records = add_records(folder, [evidence.record(args.split)])
     publish_evidence(folder, records, evidence)
     return 0

@@ -27,7 +27,7 @@ def parser() -> ArgumentParser:
     words = new_parser(
         "Train a generative model p(z)p(x|z) and its guide q(z|x), and write a run folder: config.json, history.csv, "
         "model.safetensors, evidence.json, posterior.nc, figures and report.html.",
-        "Example: aevb fit mnist --variant grey --latent-dim 20 --hidden 500 --objective sgvb --out runs/mnist",
+        "Example: aevb fit mnist --variant dynamic --latent-dim 20 --hidden 500 --objective sgvb --out runs/mnist",
     )
     words.add_argument("--config", action="config", help="a YAML file of these options")
     add_data(words)
@@ -84,6 +84,7 @@ def _write(args: Namespace, fitted: object, data: object) -> int:
     from dataclasses import replace
 
     from aevb.data import Dataset
+    from aevb.findings import examine, told, write_findings
     from aevb.inference import Run, log_evidence
     from aevb.inference.diagnostics import latent_usage
     from aevb.inference.evidence import ELBO
@@ -100,9 +101,12 @@ def _write(args: Namespace, fitted: object, data: object) -> int:
         print(f"{split} bound {bound.mean:.2f} +- {bound.standard_error:.2f} nats per datapoint")
         for warning in latent_usage(fitted.pair, rows(data.test, _LOOKED_AT), num_samples=20, seed=args.seed).warnings:
             print(f"warning: {warning}")
+    findings = examine(fitted.pair, data.test, seed=args.seed)
+    print("\n".join(map(told, findings)), end="\n" if findings else "")
     if args.out is not None:
         folder = fitted.save(args.out, extra={"command": plain(args)})
         add_records(folder, records)
+        write_findings(folder, findings)
         publish(fitted, data, folder)
         print(f"written: {Path(args.out)} (open report.html)")
     return 0
