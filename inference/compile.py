@@ -27,6 +27,7 @@ from .fixed_shapes import shaped_by_values
 from .objectives import Batch
 from .optimizers import Update, update_of
 from .pair import as_data
+from .players import Players
 from .products import redirect_products
 from .step import EagerStep, NotFinite, Report, Turn, gradient_norm
 
@@ -152,7 +153,7 @@ def capture(
         *given, rows, step = arguments
         part = tuple(given) or as_data(data[rows])
         checked: list[Tensor] = []
-        mover = _Mover(updates, broken, turns, checked, outside)
+        mover = _Mover(eager.players, updates, broken, turns, checked, outside)
         inner = Batch(part, rows, batch.size, step)
         report = eager.play(inner, mover)
         names = tuple(report)
@@ -230,13 +231,15 @@ class _Mover:
 
     def __init__(
         self,
+        players: Players,
         updates: dict[str, Update],
         broken: Tensor,
         turns: list[tuple[str, ...]],
         checked: list[Tensor],
         outside: Outside,
     ) -> None:
-        self.updates, self.broken, self.turns, self.checked, self.outside = updates, broken, turns, checked, outside
+        self.players, self.updates, self.broken = players, updates, broken
+        self.turns, self.checked, self.outside = turns, checked, outside
         self.left: list[Tensor] = []  # gradients for the optimisers outside
 
     def __call__(self, turns: list[Turn]) -> None:
@@ -257,7 +260,7 @@ class _Mover:
                     if gradient is not None:
                         gradients[id(parameter)] = gradient
             found = self.broken.ne(0).to(torch.float32)
-            for player in [player for turn in turns for player in turn.players]:
+            for player in self.players.holders(p for turn in turns for p in turn.parameters):
                 if player in self.updates:
                     self.updates[player](gradients, found)
                 else:

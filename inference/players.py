@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import torch
 from pyro.optim import PyroOptim
@@ -36,10 +36,24 @@ class Players:
         self.enlist()
 
     def parameters(self) -> dict[str, list[nn.Parameter]]:
-        """The trained players' parameters, by player."""
+        """The trained players' parameters, by player; what the model shares stays still where the model does."""
         mine = {name: list(child.parameters()) for name, child in self.memory.named_children()}
         everyone = self.pair.players() | mine
-        return {name: parameters for name, parameters in everyone.items() if name in self.objective.trains}
+        still = set() if "model" in self.objective.trains else {id(p) for p in everyone["model"]}
+        return {
+            name: [p for p in parameters if id(p) not in still]
+            for name, parameters in everyone.items()
+            if name in self.objective.trains
+        }
+
+    def holders(self, parameters: Iterable[nn.Parameter]) -> list[str]:
+        """The players whose optimisers hold these parameters: one that two players share is held by the first."""
+        moved = {id(p) for p in parameters}
+        return [
+            player
+            for player, optimizer in self.optimizers.items()
+            if any(id(p) in moved for group in optimizer.param_groups for p in group["params"])
+        ]
 
     def enlist(self) -> None:
         """Give every player an optimiser; a parameter born late joins its player's."""

@@ -86,9 +86,11 @@ class EagerStep:
         report: Report = {}
         with products_in(self.precision):
             for number, phase in enumerate(self.objective(self.pair, batch, self.memory), 1):
-                turns = _summed(list(_turns(phase, self.players)))
+                turns = list(_turns(phase, self.players))
                 self._insist_on_gradients(number, turns)
-                move(turns if self.clip_norm is None else [_clipped(turn, self.clip_norm) for turn in turns])
+                if self.clip_norm is not None:
+                    turns = [_clipped(turn, self.clip_norm) for turn in turns]
+                move(_summed(turns))
                 report.update(phase.report)
         return report
 
@@ -114,7 +116,7 @@ class EagerStep:
         for turn in turns:
             for parameter, gradient in zip(turn.parameters, turn.gradients, strict=True):
                 parameter.grad = gradient
-        for player in [player for turn in turns for player in turn.players]:
+        for player in self.players.holders(p for turn in turns for p in turn.parameters):
             self.players.optimizers[player].step()
             self.players.optimizers[player].zero_grad(set_to_none=True)
         if self.players.outdated:
@@ -146,7 +148,10 @@ def _clipped(turn: Turn, most: float) -> Turn:
 
 
 def _summed(turns: list[Turn]) -> list[Turn]:
-    """A parameter that players of different losses share (a prior made of the guide's network) descends their sum."""
+    """A parameter that players of different losses share (a prior made of the guide's network) descends their sum.
+
+    Of losses in different phases it descends each in its turn.
+    """
     first: dict[int, tuple[Turn, int]] = {}
     for turn in turns:
         for position, (parameter, gradient) in enumerate(zip(turn.parameters, turn.gradients, strict=True)):

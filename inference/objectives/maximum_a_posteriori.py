@@ -33,6 +33,9 @@ class MAP:
         scale: The prior's standard deviation s; the paper takes 1.
         players: Whose parameters have the prior; the paper's theta are the model's.
 
+    Raises:
+        ValueError: ``scale`` is not positive, or a player is neither model nor guide or is not trained.
+
     Example:
         >>> from aevb.inference import SGVB
         >>> MAP(SGVB()).scale
@@ -49,6 +52,12 @@ class MAP:
     def __post_init__(self) -> None:
         if self.scale <= 0.0:
             raise ValueError(f"scale={self.scale} of the parameter prior must be positive.")
+        known = self.objective.trains & {"model", "guide"}
+        if not set(self.players) <= known:
+            raise ValueError(
+                f"players={self.players} must be among those of model and guide that "
+                f"{type(self.objective).__name__} trains: {sorted(known)}; elsewhere the prior would count for nothing."
+            )
 
     @property
     def trains(self) -> frozenset[str]:
@@ -75,13 +84,25 @@ class MAP:
             yield phase._replace(losses=self._penalised(pair, phase, batch.size))
 
     def _penalised(self, pair: Pair, phase: Phase, size: int) -> dict[str, Tensor]:
-        players = pair.players()
-        moved = [player for player in phase.losses if player in self.players]
-        parameters = [p for player in moved for p in players[player]]
-        if not parameters:
-            return dict(phase.losses)
-        norm = torch.stack([p.square().sum() for p in parameters]).sum()
-        penalty = norm / (2.0 * self.scale**2 * size)
+        own = self._own(pair)
         # Players that share one loss go on sharing it: one backward pass serves them both.
-        shared = {id(phase.losses[player]): phase.losses[player] + penalty for player in moved}
-        return {player: shared.get(id(loss), loss) for player, loss in phase.losses.items()}
+        held: dict[int, list[nn.Parameter]] = {}
+        for player, loss in phase.losses.items():
+            held.setdefault(id(loss), []).extend(own.get(player, []))
+        penalised = {
+            id(loss): loss + self._penalty(held[id(loss)]) / size for loss in phase.losses.values() if held[id(loss)]
+        }
+        return {player: penalised.get(id(loss), loss) for player, loss in phase.losses.items()}
+
+    def _own(self, pair: Pair) -> dict[str, list[nn.Parameter]]:
+        """Each player's parameters; one that two players share has its prior once."""
+        own: dict[str, list[nn.Parameter]] = {}
+        seen: set[int] = set()
+        for player, parameters in pair.players().items():
+            if player in self.players:
+                own[player] = [p for p in parameters if id(p) not in seen]
+                seen |= {id(p) for p in parameters}
+        return own
+
+    def _penalty(self, parameters: list[nn.Parameter]) -> Tensor:
+        return torch.stack([p.square().sum() for p in parameters]).sum() / (2.0 * self.scale**2)
