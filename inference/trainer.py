@@ -382,7 +382,9 @@ class Fit:
             for data in (self.data, self.validation):
                 if data is not None:
                     check_rows(self.pair, data)
-            return self.objective.start(self.pair, self.data).to(self.device)
+            # Nothing that learns moves before the first step, running statistics included.
+            with self.pair.evaluation():
+                return self.objective.start(self.pair, self.data).to(self.device)
 
     def _say_what_goes_on(self, model: object, guide: object) -> None:
         """Warn of modules that an earlier fit trained; the programs of a run are handed over to go on."""

@@ -110,7 +110,8 @@ class EM:
             yield from self._by_gradients(pair, batch)
 
     def _by_gradients(self, pair: Pair, batch: Batch) -> Iterator[Phase]:
-        posterior = gaussian_posterior(pair, batch.data)
+        with pair.evaluation():
+            posterior = gaussian_posterior(pair, batch.data)
         z, _ = unflatten(pair, posterior.points())
         for update in range(self.num_updates):
             loss = -pair.log_joint(z, batch.data).mean()

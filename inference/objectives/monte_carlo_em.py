@@ -3,7 +3,8 @@ r"""Monte Carlo EM: no guide, the posterior is sampled by HMC.
     E-step:  z_i <- HMC transition of chain i towards p(z|x_i),     M-step:  theta descends -log p(x_i, z_i)
 
 Each datapoint owns one chain, kept between visits. The paper's settings: 10 leapfrog steps, a step size tuned to
-90 % acceptance, 5 weight updates on each sample.
+90 % acceptance, 5 weight updates on each sample. Chains move in evaluation mode: p(z|x_i) is then a density of one
+datapoint, whatever batch normalisation or dropout the model trains with.
 """
 
 from __future__ import annotations
@@ -76,7 +77,7 @@ class MCEM:
 
     def start(self, pair: Pair, data: Dataset) -> nn.Module:
         """Start every chain at a draw from the prior."""
-        with torch.no_grad():
+        with pair.evaluation():
             rows = [flatten(pair, pair.sample_prior(part))[0] for part in chunks(data, 1000)]
         return _Chains(torch.cat(rows), self.step_size)
 
@@ -85,7 +86,8 @@ class MCEM:
         chains = cast(_Chains, memory)
         positions, log_step = cast(Tensor, chains.positions), cast(Tensor, chains.log_step)
         start = positions[batch.rows].unsqueeze(0)
-        moved = transition(log_density(pair, batch.data), start, log_step.exp(), self.num_leapfrog)
+        with pair.evaluation():
+            moved = transition(log_density(pair, batch.data), start, log_step.exp(), self.num_leapfrog)
         accept = moved.accept_prob.mean()
         with torch.no_grad():
             positions[batch.rows] = moved.u[0]
