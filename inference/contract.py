@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from .data import Dataset, Tensors
+from .draw_order import closed_form_holds
 from .pair import ContractError, Data, LatentSite, Pair, Program, Sites, site_has_density, site_log_prob
 from .random_state import RandomState
 
@@ -56,8 +57,10 @@ def check_pair(pair: Pair, data: Data) -> None:
             if site_has_density(site):
                 _check_log_prob(role, name, site, batch)
 
-    # One site without a density, even an auxiliary one, leaves the whole guide without.
-    has_density = all(site_has_density(site) for site in guide_sites.values())
+    # One site without a density, or one that the model does not score, leaves the whole guide without.
+    pair.auxiliary = tuple(name for name in guide_sites if name not in latent)
+    has_density = not pair.auxiliary and all(site_has_density(site) for site in guide_sites.values())
+    closed = closed_form_holds(latent, guide_sites or latent)
     pair.latents = tuple(
         LatentSite(
             name,
@@ -65,6 +68,7 @@ def check_pair(pair: Pair, data: Data) -> None:
             site["fn"].event_shape,
             bool((guide_sites or latent)[name]["fn"].has_rsample),
             has_density,
+            name in closed,
         )
         for name, site in latent.items()
     )
@@ -171,15 +175,17 @@ def _check_plate(role: str, name: str, site: Any, batch: int) -> None:
 
 
 def _check_same_sites(latent: Sites, guide_sites: Sites) -> None:
-    drawn = {n for n, s in guide_sites.items() if not s["infer"].get("is_auxiliary")}
+    # Of a guide that draws more, and says so, draws can be had, but no density.
+    drawn = {n for n, s in guide_sites.items() if n in latent or not s["infer"].get("is_auxiliary")}
     missing, extra = sorted(latent.keys() - drawn), sorted(drawn - latent.keys())
     if missing or extra:
         said = [f"the guide does not sample {missing}"] if missing else []
         said += [f"the model does not sample {extra}"] if extra else []
         raise ContractError(
             f"model and guide must sample the same latents: {' and '.join(said)}; "
-            f"the model has {sorted(latent)}, the guide {sorted(drawn)}. Give them the same names "
-            '(a guide-only site is marked infer={"is_auxiliary": True}).'
+            f"the model has {sorted(latent)}, the guide {sorted(drawn)}. Give them the same names, "
+            "or let the model draw as well what the guide draws beside its latents: after them, under any distribution "
+            "r of it given z and x."
         )
 
 

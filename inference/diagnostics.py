@@ -29,7 +29,8 @@ _ROWS = 500
 class LatentUse:
     """How one latent site is used.
 
-    ``rate`` is the KL of each dimension ``[D]`` in nats (one entry where guide or prior does not factorise);
+    ``rate`` is what each dimension ``[D]`` adds to the rate, in nats (one entry where guide or prior does not
+    factorise): its KL, or E_q[log q - log p], which may be negative, where the guide draws a site before its parents;
     ``activity`` is the variance over data of each dimension's posterior mean ``[E]``.
     """
 
@@ -122,9 +123,9 @@ def latent_usage(pair: Pair, data: Any, *, num_samples: int = 50, seed: int = 0)
         for part in chunks(rows, _ROWS):
             cloud, pairs = pair.divergences(part, num_samples)
             distortion.append(-cloud.log_lik.mean(0))
-            for name, (q, p) in pairs.items():
-                rates[name].append(site_rate(q, p, cloud.z[name], cloud.log_q.shape).mean(0))
-                mean = _means(q, cloud.z[name])
+            for name, site in pairs.items():
+                rates[name].append(site_rate(site, cloud.z[name], cloud.log_q.shape).mean(0))
+                mean = _means(site.guide, cloud.z[name])
                 means[name].append(mean.mean(0))
                 noise[name].append(mean.var(0) / num_samples if num_samples > 1 else torch.zeros_like(mean[0]))
     sites = {

@@ -44,6 +44,7 @@ _CONTRACT = {  # a phrase of the contract's message to the name of the finding
     "is not finite": "not-finite",
     "sample dimension": "broadcasting",
     "under 4 samples": "broadcasting",
+    "carries a scale": "scaled-site",
     "no initial value": "parameter-without-value",
     "common, non-zero number of rows": "rows",
 }
@@ -178,12 +179,11 @@ def _kind(site: Any) -> tuple[Any, str]:
 
 
 def _observed(pair: Pair, data: Data) -> Iterator[Finding]:
-    """Data that a likelihood stretches by broadcasting, grey pixels under a Bernoulli, scaled sites."""
+    """Data that a likelihood stretches by broadcasting, grey pixels under a Bernoulli."""
     with pair.evaluation():
-        programs = {"model": pair.model, "guide": pair.guide}
-        sites = {role: pair.trace(p, data, None) for role, p in programs.items() if p is not None}
+        sites = pair.trace(pair.model, data, None)
     for name in pair.observed:
-        site = sites["model"][name]
+        site = sites[name]
         have, want = tuple(site["value"].shape), tuple(site["fn"].shape())
         if have != want:
             yield Finding(
@@ -201,15 +201,6 @@ def _observed(pair: Pair, data: Data) -> Iterator[Finding]:
                     f"observed site {name!r} scores grey values with a Bernoulli, whose density over them does not "
                     "integrate to one; binarise the data, or take a ContinuousBernoulli.",
                 )
-    for role, traced in sites.items():
-        scaled = sorted(n for n, s in traced.items() if isinstance(s["scale"], Tensor) or s["scale"] != 1.0)
-        if scaled:
-            yield Finding(
-                "scaled-site",
-                "warning",
-                f"{role} sites {scaled} carry a scale (poutine.scale, or a subsampling plate); densities here leave it "
-                "out, and losses are means a datapoint already. Drop it; to weigh the rate use KLAnnealing.",
-            )
 
 
 def _kind_name(fn: Any) -> str:

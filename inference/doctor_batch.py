@@ -29,7 +29,7 @@ def batch_faults(pair: Pair, data: Data) -> Iterator[Fault]:
     with pair.evaluation():
         z = pair.sample_prior(data, _DRAWS) if pair.guide is None else pair.sample_guide(data, _DRAWS)
         programs: dict[str, Densities] = {"model": lambda rows: pair.log_joint(_take(z, rows), _rows(data, rows))}
-        if pair.guide is not None and pair.has_density and not _has_auxiliary(pair, data):
+        if pair.guide is not None and pair.has_density:
             programs["guide"] = lambda rows: pair.log_guide(_take(z, rows), _rows(data, rows))
         for role, densities in programs.items():
             fault = _fault(role, densities, len(data[0]))
@@ -111,12 +111,6 @@ def _coupled_in_training(pair: Pair, densities: Densities, rows: int) -> bool:
 
 def _normalises(pair: Pair) -> bool:
     return any("BatchNorm" in type(module).__name__ for module in pair.modules())
-
-
-def _has_auxiliary(pair: Pair, data: Data) -> bool:
-    """A guide that draws besides its latents has no density that repeats at fixed latents."""
-    latents = {site.name for site in pair.latents}
-    return pair.guide is not None and bool(set(pair.trace(pair.guide, data, None)) - latents)
 
 
 def _take(z: dict[str, Tensor], rows: Tensor) -> dict[str, Tensor]:

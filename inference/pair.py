@@ -6,7 +6,8 @@ A pair is run once under Pyro's effect handlers and becomes what every algorithm
 
 never summed over the batch. The contract of a program ``model(*data)`` or ``guide(*data)`` is short: one
 ``pyro.plate`` at dim -1 of size ``len(data[0])`` holds every sample site, and all of it broadcasts over
-further dimensions on the left.
+further dimensions on the left. Both draw the same latents, in any order. No site carries a scale: what it weighs
+belongs to an objective.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor, nn
 from torch.distributions import Distribution, constraints, transform_to
 
-__all__ = ["Cloud", "ContractError", "Data", "LatentSite", "Pair", "Program"]
+__all__ = ["Cloud", "ContractError", "Data", "Divergence", "LatentSite", "Pair", "Program"]
 
 Data = tuple[Tensor, ...]
 Sites = dict[str, Any]
@@ -62,13 +63,26 @@ class Cloud(NamedTuple):
 
 @dataclass(frozen=True)
 class LatentSite:
-    """What the check of a pair learned about one latent; without ``has_density`` the guide can only be drawn from."""
+    """What the check of a pair learned about one latent.
+
+    Without ``has_density`` the guide can only be drawn from; without ``has_closed_form`` the latent's share of the rate
+    is log q - log p at its draws, whatever divergence is known between the two distributions.
+    """
 
     name: str
     support: constraints.Constraint
     event_shape: torch.Size
     has_rsample: bool
     has_density: bool = True
+    has_closed_form: bool = True
+
+
+class Divergence(NamedTuple):
+    """One latent's distributions at a cloud's draws, and whether KL(guide || model) is its share of the rate there."""
+
+    guide: Distribution
+    model: Distribution
+    has_closed_form: bool
 
 
 class _Parameters(Messenger):
@@ -285,6 +299,7 @@ class Pair(nn.Module):
             self.model.meet(self.guide)
         self.max_plate_nesting = 1
         self.latents: tuple[LatentSite, ...] = ()
+        self.auxiliary: tuple[str, ...] = ()  # what the guide alone draws
         self.observed: dict[str, int | None] = {}  # observed site -> the position of its data
         self.example: Data = ()
 
@@ -301,19 +316,17 @@ class Pair(nn.Module):
             The cloud, its log-densities ``[num_samples, batch]``.
         """
         data = as_data(data)
-        self._insist_on_density()
+        self.insist_on_density()
         guide_sites = self.trace(self._guide(), data, num_samples)
         z = self._latent_values(guide_sites)
         log_prior, log_lik = self.log_densities(z, data)
         shape = torch.Size((num_samples, len(data[0])))
         return Cloud(z, log_prior, log_lik, self._log_prob(guide_sites, guide_sites.keys(), shape))
 
-    def divergences(
-        self, data: Tensor | Data, num_samples: int = 1
-    ) -> tuple[Cloud, dict[str, tuple[Distribution, Distribution]]]:
-        """The cloud together with each latent's distributions: site to (guide's, model's) at the draws."""
+    def divergences(self, data: Tensor | Data, num_samples: int = 1) -> tuple[Cloud, dict[str, Divergence]]:
+        """The cloud together with each latent's distributions at the draws, those of masked sites masked."""
         data = as_data(data)
-        self._insist_on_density()
+        self.insist_on_density()
         guide_sites = self.trace(self._guide(), data, num_samples)
         z = self._latent_values(guide_sites)
         sites = self._run_at(self.model, z, data)
@@ -321,7 +334,8 @@ class Pair(nn.Module):
         shape = torch.Size((num_samples, len(data[0])))
         log_prior, log_lik = self._log_prob(sites, z.keys(), shape), self._log_prob(sites, rest, shape)
         cloud = Cloud(z, log_prior, log_lik, self._log_prob(guide_sites, guide_sites.keys(), shape))
-        return cloud, {name: (guide_sites[name]["fn"], sites[name]["fn"]) for name in z}
+        closed = {site.name: site.has_closed_form for site in self.latents}
+        return cloud, {n: Divergence(_masked(guide_sites[n]), _masked(sites[n]), closed[n]) for n in z}
 
     def log_densities(self, z: dict[str, Tensor], data: Tensor | Data) -> tuple[Tensor, Tensor]:
         """The log-prior log p(z) and the log-likelihood log p(x|z) at given latents.
@@ -347,7 +361,7 @@ class Pair(nn.Module):
     def log_guide(self, z: dict[str, Tensor], data: Tensor | Data) -> Tensor:
         """The guide's log-density log q(z|x) at given latents, ``[num_samples, batch]``."""
         data = as_data(data)
-        self._insist_on_density()
+        self.insist_on_density()
         sites = self._run_at(self._guide(), z, data)
         return self._log_prob(sites, sites.keys(), self._shape(z, data))
 
@@ -448,6 +462,28 @@ class Pair(nn.Module):
         """Whether log q(z|x) can be evaluated; an implicit guide can only be drawn from."""
         return all(site.has_density for site in self.latents)
 
+    def insist_on_density(self) -> None:
+        """Refuse a guide whose log q(z|x) cannot be evaluated.
+
+        Raises:
+            ContractError: It draws from an implicit distribution, or something beside the model's latents.
+        """
+        if self.auxiliary:
+            names = list(self.auxiliary)
+            raise ContractError(
+                f"the guide draws {names} and the model does not, so log q(z|x) is an integral over {names} that "
+                "nobody has worked out: there is no bound, and there are no importance weights. Let the model draw "
+                f"them too, after its latents, under any distribution r given z and x: pyro.sample({names[0]!r}, r). "
+                "AdversarialVB, and annealed importance sampling from the prior or from moments, need draws alone."
+            )
+        without = [site.name for site in self.latents if not site.has_density]
+        if without:
+            raise ContractError(
+                f"the guide has no density log q(z|x) at {without} (an implicit distribution), so there is no bound "
+                "and there are no importance weights; train it with AdversarialVB, and take its evidence by annealed "
+                "importance sampling, which needs draws alone."
+            )
+
     @property
     def births(self) -> int:
         """How many parameters the programs have adopted so far."""
@@ -494,7 +530,8 @@ class Pair(nn.Module):
         """
         from .contract import check_pair  # the rules read better on a page of their own
 
-        with torch.no_grad(), pyro.validation_enabled(True):
+        # In evaluation mode: a check moves no running statistics.
+        with self.evaluation(), pyro.validation_enabled(True):
             check_pair(self, as_data(data))
         return self
 
@@ -528,15 +565,6 @@ class Pair(nn.Module):
             raise ContractError("this pair has no guide q(z|x); pass one, or fit one to the model.")
         return self.guide
 
-    def _insist_on_density(self) -> None:
-        without = [site.name for site in self.latents if not site.has_density]
-        if without:
-            raise ContractError(
-                f"the guide has no density log q(z|x) at {without} (an implicit distribution), so there is no bound "
-                "and there are no importance weights; train it with AdversarialVB, and take its evidence by annealed "
-                "importance sampling, which needs draws alone."
-            )
-
     def _latent_values(self, sites: Sites) -> dict[str, Tensor]:
         values = {site.name: sites[site.name]["value"] for site in self.latents}
         if self.max_plate_nesting == 1:
@@ -562,11 +590,17 @@ def site_has_density(site: Any) -> bool:
 
 
 def site_log_prob(site: Any, max_plate_nesting: int) -> Tensor:
-    """A site's unscaled log-density, its inner plates summed: ``[num_samples, batch]`` or broadcastable.
+    """A site's log-density, its inner plates summed: ``[num_samples, batch]`` or broadcastable.
 
-    Scales (annealing, subsampling) belong to an objective, not to a density, and are left out; a mask says
-    which entries exist, and is kept.
+    A mask says which entries exist, and is kept. A scaled log-density is no density: what is made of it is no bound of
+    any model, so a scale is refused.
     """
+    if isinstance(site["scale"], Tensor) or site["scale"] != 1.0:
+        raise ContractError(
+            f"site {site['name']!r} carries a scale (poutine.scale, or a plate that subsamples), and a scaled "
+            "log-density is no density. Leave the scale out: losses are means per datapoint already, the trainer "
+            "weighs minibatches, and KLAnnealing(beta=...) weighs the rate."
+        )
     log_prob = site["fn"].log_prob(site["value"])
     mask = site["mask"]
     if isinstance(mask, Tensor):

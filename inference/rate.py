@@ -1,6 +1,7 @@
 r"""The rate KL(q(z|x) || p(z)) of every datapoint, split by latent dimension where the distributions allow.
 
-factorised against factorised:  KL_ij = KL(q(z_j|x_i) || p(z_j))      in closed form where one is known,
+factorised against factorised:  KL_ij = KL(q(z_j|x_i) || p(z_j))      in closed form where one is known and holds
+                                                                      (:mod:`~aevb.inference.draw_order`),
 otherwise                       the whole site in one column, in closed form or as the mean of log q - log p.
 """
 
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, kl_divergence
 
-from .pair import Cloud, Data, Pair
+from .pair import Cloud, Data, Divergence, Pair
 
 __all__ = ["rates", "site_rate"]
 
@@ -30,25 +31,32 @@ def rates(pair: Pair, data: Tensor | Data, num_samples: int = 1) -> tuple[Cloud,
     """
     cloud, pairs = pair.divergences(data, num_samples)
     shape = cloud.log_q.shape
-    return cloud, {name: site_rate(q, p, cloud.z[name], shape).mean(0) for name, (q, p) in pairs.items()}
+    return cloud, {name: site_rate(site, cloud.z[name], shape).mean(0) for name, site in pairs.items()}
 
 
-def site_rate(q: Distribution, p: Distribution, z: Tensor, shape: torch.Size) -> Tensor:
-    """KL(q || p) at every draw of one site, ``[K, batch, D]``; draws ``z`` are ``[K, batch, *event]``."""
+def site_rate(site: Divergence, z: Tensor, shape: torch.Size) -> Tensor:
+    """What a site adds to the rate at every draw, ``[K, batch, D]``; draws ``z`` are ``[K, batch, *event]``."""
+    q, p, closed = site
     event = z.dim() - 2
     split = _factors(q, event), _factors(p, event)
     for left, right, axes in ((*split, event), (q, p, 0)):
         if left is None or right is None:
             continue
         try:
-            value = kl_divergence(left, right)
+            value = _divergence(left, right, z, closed)
         except NotImplementedError:
-            try:
-                value = left.log_prob(_like(z, left)) - right.log_prob(_like(z, right))
-            except NotImplementedError:
-                continue
+            continue
         return _lay_out(value, shape, axes)
     raise NotImplementedError(f"neither a divergence nor a density is known between {q} and {p}.")
+
+
+def _divergence(q: Distribution, p: Distribution, z: Tensor, closed: bool) -> Tensor:
+    if closed:
+        try:
+            return kl_divergence(q, p)
+        except NotImplementedError:
+            pass
+    return q.log_prob(_like(z, q)) - p.log_prob(_like(z, p))
 
 
 def _factors(fn: Any, event: int) -> Any:

@@ -4,10 +4,33 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from pyro import poutine
+from pyro.infer import Trace_ELBO
 
 from aevb import guides
-from aevb.inference import ContractError, Pair, fit, log_evidence
-from aevb.inference.evidence import ELBO
+from aevb.inference import (
+    IWAE,
+    MAP,
+    SGVB,
+    AdversarialVB,
+    ContractError,
+    DReG,
+    FreeBits,
+    FullVB,
+    KLAnnealing,
+    Pair,
+    PyroELBO,
+    Renyi,
+    ReweightedWakeSleep,
+    StickingTheLanding,
+    TailAdaptive,
+    WakeSleep,
+    elbo_surgery,
+    fit,
+    latent_usage,
+    log_evidence,
+)
+from aevb.inference.evidence import ELBO, AnnealedImportanceSampling, ImportanceSampling
 from aevb.models import LatentVariableModel, likelihoods, networks, priors
 
 X = torch.rand(6, 4)
@@ -185,3 +208,145 @@ def test_tables_of_different_lengths_are_refused_whole():
         fit(_model, _guide, (torch.zeros(40, 4), torch.zeros(60, 4)), steps=1, progress=False)
     with pytest.raises(ValueError, match="single number"):
         fit(_model, _guide, torch.tensor(3.0), steps=1, progress=False)
+
+
+# ------------------------------------------------------------------------------------ what only the guide draws
+
+
+def _guide_with_a_scale_of_its_own(x):
+    with pyro.plate("data", len(x)):
+        scale = pyro.sample("s", dist.LogNormal(x.new_zeros(()), 0.5), infer={"is_auxiliary": True})
+        pyro.sample("z", dist.Normal(x[:, :2], scale.unsqueeze(-1)).to_event(1))
+
+
+def _model_that_knows_the_scale(x):
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", dist.Normal(x.new_zeros(2), 1.0).to_event(1))
+        pyro.sample("s", dist.LogNormal(0.1 * z.sum(-1), 0.6))
+        pyro.sample("x", dist.Normal(z.sum(-1, keepdim=True).expand(*z.shape[:-1], 4), 1.0).to_event(1), obs=x)
+
+
+OF_A_DENSITY = [
+    SGVB(),
+    SGVB(estimator="A"),
+    PyroELBO(Trace_ELBO()),
+    MAP(SGVB()),
+    KLAnnealing(),
+    FreeBits(),
+    FullVB(),
+    StickingTheLanding(),
+    IWAE(),
+    DReG(),
+    Renyi(),
+    TailAdaptive(),
+    WakeSleep(),
+    ReweightedWakeSleep(),
+]
+
+
+def test_a_guide_that_draws_more_than_the_model_has_no_density_and_every_bound_says_so():
+    pair = Pair(_model, _guide_with_a_scale_of_its_own).check(X)
+    assert pair.auxiliary == ("s",) and not pair.has_density
+    for objective in OF_A_DENSITY:
+        with pytest.raises(ContractError, match=r"draws \['s'\] and the model does not.*pyro.sample\('s', r\)"):
+            objective.start(pair, X)
+    for read in (lambda: pair.cloud(X), lambda: pair.log_guide(pair.sample_guide(X), X), lambda: pair.divergences(X)):
+        with pytest.raises(ContractError, match="an integral over"):
+            read()
+    for measure in (latent_usage, elbo_surgery):
+        with pytest.raises(ContractError, match="an integral over"):
+            measure(pair, X)
+    for estimator in (ELBO(2), ImportanceSampling(30)):
+        with pytest.raises(ContractError, match="an integral over"):
+            log_evidence(_model, _guide_with_a_scale_of_its_own, X, estimator)
+
+
+def test_what_needs_draws_alone_takes_such_a_guide():
+    chains = AnnealedImportanceSampling(20, num_chains=4, start="moments", num_tuning=5)
+    assert torch.isfinite(log_evidence(_model, _guide_with_a_scale_of_its_own, X, chains).log_px).all()
+
+    def trained(x):
+        shift = pyro.param("shift", torch.tensor(0.3))
+        with pyro.plate("data", len(x)):
+            scale = pyro.sample("s", dist.LogNormal(x.new_zeros(()), 0.5), infer={"is_auxiliary": True})
+            pyro.sample("z", dist.Normal(x[:, :2] + shift, scale.unsqueeze(-1)).to_event(1))
+
+    run = fit(_model, trained, X, objective=AdversarialVB(), steps=2, progress=False)
+    assert float(run.params["shift"]) != pytest.approx(0.3)
+
+
+def test_the_mend_works_once_the_model_draws_it_too_there_is_a_bound_below_the_evidence():
+    model, guide = _model_that_knows_the_scale, _guide_with_a_scale_of_its_own
+    exact = torch.distributions.MultivariateNormal(torch.zeros(4), torch.eye(4) + 2.0).log_prob(X)
+    weighed = log_evidence(model, guide, X, ImportanceSampling(3000))
+    torch.testing.assert_close(weighed.log_px.float(), exact, atol=0.2, rtol=0)
+    bound = log_evidence(model, guide, X, ELBO(300))
+    assert (bound.log_px < exact).all()
+    pair = Pair(model, guide).check(X)
+    cloud = pair.cloud(X, 5)
+    torch.testing.assert_close(pair.log_guide(cloud.z, X), cloud.log_q)  # at given values nothing is drawn again
+
+
+def test_a_site_that_only_the_guide_has_and_does_not_mark_is_told_the_same_mend():
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("s", dist.LogNormal(x.new_zeros(()), 0.5).expand([len(x)]))
+            pyro.sample("z", dist.Normal(x[:, :2], 1.0).to_event(1))
+
+    with pytest.raises(ContractError, match=r"the model does not sample \['s'\].*let the model draw as well"):
+        Pair(_model, guide).check(X)
+
+
+# ------------------------------------------------------------------------------------------------------- scales
+
+
+def _scaled_site(x):
+    with pyro.plate("data", len(x)):
+        with poutine.scale(scale=0.3):
+            z = pyro.sample("z", dist.Normal(x.new_zeros(2), 1.0).to_event(1))
+        pyro.sample("x", dist.Normal(z.sum(-1, keepdim=True).expand(*z.shape[:-1], 4), 1.0).to_event(1), obs=x)
+
+
+def _subsampled_pixels(x):
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", dist.Normal(x.new_zeros(()), 1.0))
+        with pyro.plate("pixels", 4, subsample_size=2, dim=-2) as index:
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x.T[index])
+
+
+def _scalar_guide(x):
+    with pyro.plate("data", len(x)):
+        pyro.sample("z", dist.Normal(x[:, 0], 1.0))
+
+
+@pytest.mark.parametrize(
+    ("model", "guide", "site"),
+    [
+        (poutine.scale(_model, 10.0), _guide, "'z'"),
+        (_model, poutine.scale(_guide, 0.5), "'z'"),
+        (poutine.scale(_model, torch.tensor(0.5)), _guide, "'z'"),
+        (_scaled_site, _guide, "'z'"),
+        (_subsampled_pixels, _scalar_guide, "'x'"),
+    ],
+)
+def test_a_scale_has_no_meaning_that_all_objectives_share_and_is_refused(model, guide, site):
+    for attempt in (
+        lambda: fit(model, guide, X, steps=1, progress=False),
+        lambda: log_evidence(model, guide, X, ELBO(2)),
+        lambda: Pair(model, None).check(X) and Pair(model, guide).check(X),
+    ):
+        with pytest.raises(ContractError, match=rf"site {site} carries a scale.*KLAnnealing"):
+            attempt()
+
+
+def test_a_scale_that_appears_later_is_refused_by_every_density():
+    weight = {"now": 1.0}
+
+    def model(x):
+        with poutine.scale(scale=weight["now"]):
+            _model(x)
+
+    pair = Pair(model, _guide).check(X)
+    weight["now"] = 0.5
+    with pytest.raises(ContractError, match="carries a scale"):
+        pair.cloud(X)

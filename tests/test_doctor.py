@@ -311,7 +311,7 @@ FAULTS = {
     grey_under_bernoulli: ("grey-bernoulli", "ContinuousBernoulli"),
     guide_outside_the_support: ("guide-support", "transform"),
     whole_data_in_the_plate: ("plate-size", "len(x)"),
-    scaled_loss: ("scaled-site", "Drop it"),
+    scaled_loss: ("scaled-site", "Leave the scale out"),
     unbounded_scale: ("unbounded-scale", "Bound it"),
     not_reparameterised: ("no-pathwise-gradient", "ReweightedWakeSleep"),
     clashing_names: ("name-clash", "different names"),

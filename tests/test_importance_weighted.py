@@ -12,7 +12,7 @@ from pyro.infer import RenyiELBO, TraceTailAdaptive_ELBO
 from pyro.infer import ReweightedWakeSleep as PyroRWS
 from torch import nn
 
-from aevb.inference import SGVB, Pair, fit
+from aevb.inference import SGVB, ContractError, Pair, fit
 from aevb.inference.objectives import IWAE, Batch, DReG, Renyi, ReweightedWakeSleep, StickingTheLanding, TailAdaptive
 from aevb.inference.players import Players
 from aevb.inference.step import EagerStep
@@ -154,7 +154,10 @@ def test_pyros_renyi_leaves_the_evidence_behind_under_a_scale_and_ours_does_not(
     torch.manual_seed(0)
     scaled = [poutine.scale(program, 10.0) for program in (_model_1d, _wide_guide)]
     assert -elbo.loss(*scaled, x) / 10.0 / len(x) > exact + 0.3  # "a lower bound", above the evidence
-    ours = next(IWAE(num_samples=1000)(Pair(*scaled).check(x), batch(x), nn.Module())).report["bound"]
+    with pytest.raises(ContractError, match="carries a scale"):
+        Pair(*scaled).check(x)
+    pair = Pair(_model_1d, _wide_guide).check(x)
+    ours = next(IWAE(num_samples=1000)(pair, batch(x), nn.Module())).report["bound"]
     assert float(ours) == pytest.approx(exact, abs=0.02)
 
 

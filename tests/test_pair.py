@@ -61,13 +61,11 @@ def test_coordinates_are_a_bijection_with_its_jacobian():
     torch.testing.assert_close(log_det[0, 0], expected, rtol=1e-4, atol=1e-4)
 
 
-def test_scales_are_left_out_and_masks_kept():
-    from pyro import poutine
-
+def test_a_distributions_mask_is_kept():
     seen = torch.tensor([[True, True, False], [True, False, False]])
 
     def model(x):
-        with pyro.plate("data", len(x)), poutine.scale(scale=0.1):
+        with pyro.plate("data", len(x)):
             z = pyro.sample("z", dist.Normal(x.new_zeros(()), 1.0))
             pyro.sample("x", dist.Normal(z.unsqueeze(-1), 1.0).expand([*z.shape, 3]).mask(seen).to_event(1), obs=x)
 

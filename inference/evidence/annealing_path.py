@@ -100,7 +100,7 @@ def _from_prior(pair: Pair, part: Data) -> Start:
 
 
 def _from_guide(pair: Pair, part: Data) -> Start:
-    _insist_on_a_density(pair, part)
+    _insist_on_a_density(pair)
 
     def draw(count: int) -> Tensor:
         return flatten(pair, pair.sample_guide(part, count))
@@ -136,7 +136,12 @@ def _from_moments(pair: Pair, part: Data, draws: Tensor, ridge: Tensor) -> Start
     return draw, densities
 
 
-def _insist_on_a_density(pair: Pair, part: Data) -> None:
+def _insist_on_a_density(pair: Pair) -> None:
+    if pair.auxiliary:
+        raise ValueError(
+            f"start='guide' needs log q(z|x) of the latents alone, but the guide draws {list(pair.auxiliary)} beside "
+            "them, which nobody has integrated out; use start='moments', which asks for draws only."
+        )
     without = [site.name for site in pair.latents if not site.has_density]
     if without:
         raise ValueError(
@@ -145,9 +150,3 @@ def _insist_on_a_density(pair: Pair, part: Data) -> None:
         )
     if pair.guide is None:
         raise ValueError("start='guide' needs a guide and this pair has none; use start='prior'.")
-    extra = sorted(pair.trace(pair.guide, part, 1).keys() - {site.name for site in pair.latents})
-    if extra:
-        raise ValueError(
-            f"start='guide' needs log q(z|x) of the latents alone, but the guide draws {extra} beside them, which "
-            "nobody has integrated out; use start='moments', which asks for draws only."
-        )

@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..data import Dataset
-from ..pair import Pair
+from ..pair import Cloud, Pair
 from ..rate import rates
 from .objective import Batch, Phase
 from .particles import require_paths, require_samples
@@ -26,10 +26,12 @@ __all__ = ["FreeBits"]
 class FreeBits:
     """Maximise the bound with the first nats of every latent dimension free, against posterior collapse.
 
-    A site whose guide or prior does not factorise is one group, whose floor is that of its dimensions together.
+    A site whose guide or prior does not factorise is one group, whose floor is that of its dimensions together. So are
+    all sites of a guide that draws them out of the model's order: one by one their terms are no divergences, and may be
+    negative.
 
     Args:
-        floor: The floor lambda, nats a dimension.
+        floor: The floor lambda, nats a dimension; 0 is the plain bound.
         num_samples: Samples a datapoint.
 
     Raises:
@@ -61,12 +63,22 @@ class FreeBits:
     def __call__(self, pair: Pair, batch: Batch, memory: nn.Module) -> Iterator[Phase]:
         """Yield the one phase: both players on the bound with the floored rate; the true bound is reported."""
         cloud, by_site = rates(pair, batch.data, self.num_samples)
-        groups = torch.cat([kl.mean(0) for kl in by_site.values()])
-        dimensions = [cloud.z[name][0, 0].numel() / kl.shape[1] for name, kl in by_site.items()]
-        widths = [torch.full_like(kl[0], size) for size, kl in zip(dimensions, by_site.values(), strict=True)]
-        floor = self.floor * torch.cat(widths).detach()
+        groups, widths = _groups(pair, cloud, by_site)
+        floor = self.floor * widths
         fit, rate = cloud.log_lik.mean(), groups.sum()
-        loss = -(fit - torch.maximum(groups, floor).sum())
+        # A sampled divergence may fall below zero, where no floor is meant to hold it.
+        paid = torch.maximum(groups, floor).sum() if self.floor > 0.0 else rate
+        loss = -(fit - paid)
         share = (groups.detach() < floor).to(rate.dtype).mean()
         report = {"bound": (fit - rate).detach(), "rate": rate.detach(), "share_below_floor": share}
         yield Phase({"model": loss, "guide": loss}, report)
+
+
+def _groups(pair: Pair, cloud: Cloud, by_site: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """The mean rate of every group, and how many latent dimensions it has, ``[G]`` each."""
+    rates = torch.cat([kl.mean(0) for kl in by_site.values()])
+    sizes = [cloud.z[name][0, 0].numel() / kl.shape[1] for name, kl in by_site.items()]
+    widths = torch.cat([torch.full_like(kl[0], n) for n, kl in zip(sizes, by_site.values(), strict=True)]).detach()
+    if all(site.has_closed_form for site in pair.latents):
+        return rates, widths
+    return rates.sum().unsqueeze(0), widths.sum().unsqueeze(0)

@@ -23,7 +23,8 @@ def require_samples(num_samples: int) -> None:
 
 
 def require_paths(pair: Pair, objective: str) -> None:
-    """Refuse a pair whose latents have no pathwise gradient."""
+    """Refuse a pair whose latents have no pathwise gradient, or whose guide has no density."""
+    pair.insist_on_density()
     stuck = [site.name for site in pair.latents if not site.has_rsample]
     if stuck:
         raise ValueError(

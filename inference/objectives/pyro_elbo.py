@@ -14,7 +14,7 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
-from pyro.infer import ELBO
+from pyro.infer import ELBO, TraceMeanField_ELBO
 from torch import Tensor, nn
 
 from ..data import Dataset
@@ -51,7 +51,15 @@ class PyroELBO:
         return frozenset({"model", "guide"})
 
     def start(self, pair: Pair, data: Dataset) -> nn.Module:
-        """No memory."""
+        """No memory; a guide without a density is refused, or one whose order Pyro's closed forms do not bear."""
+        pair.insist_on_density()
+        out_of_order = [site.name for site in pair.latents if not site.has_closed_form]
+        if out_of_order and isinstance(self.elbo, TraceMeanField_ELBO):
+            raise ValueError(
+                f"{type(self.elbo).__name__} takes the divergence of {out_of_order} in closed form, which need not "
+                "hold: the guide draws latents after them that the model draws before, or masks them otherwise than "
+                'the model. Use SGVB(estimator="B"), which samples those sites, or Trace_ELBO.'
+            )
         return nn.Module()
 
     def __call__(self, pair: Pair, batch: Batch, memory: nn.Module) -> Iterator[Phase]:

@@ -45,7 +45,8 @@ class WakeSleep:
         return frozenset({"model", "guide"})
 
     def start(self, pair: Pair, data: Dataset) -> nn.Module:
-        """No memory."""
+        """No memory; a guide without a density is refused."""
+        pair.insist_on_density()
         return nn.Module()
 
     def __call__(self, pair: Pair, batch: Batch, memory: nn.Module) -> Iterator[Phase]:
