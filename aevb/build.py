@@ -18,9 +18,11 @@ from aevb.data import Dataset
 from aevb.data.beside import with_holes, with_labels, with_row_numbers
 from aevb.inference import MAP
 from aevb.inference.objectives import Objective
+from aevb.models import likelihoods, networks
 from aevb.models.priors import VampPrior
+from aevb.scales import pixels, units, within_unit_interval
 
-__all__ = ["Recipe", "build", "build_objective", "build_optimizer", "build_pair", "dress"]
+__all__ = ["Recipe", "build", "check_standardized", "build_objective", "build_optimizer", "build_pair", "dress"]
 
 Options = Mapping[str, Any]
 
@@ -45,6 +47,7 @@ class Recipe:
     init: str = "default"
     label_share: float | None = None
     missing_share: float = 0.0
+    standardize: bool = False
 
     def __post_init__(self) -> None:
         """Say in full what "auto" leaves open: a guide or prior of one model only brings that model along."""
@@ -124,9 +127,8 @@ def build_pair(recipe: Recipe, data: Dataset, seed: int = 0) -> tuple[nn.Module,
 def _start_from_data(prior: nn.Module, data: Dataset) -> None:
     """Put pseudo-inputs on training rows: from noise they would have to find the data first."""
     if isinstance(prior, VampPrior):
-        rows = data.train[torch.randperm(len(data.train))[: prior.num_pseudo_inputs]]
-        x = rows if isinstance(rows, torch.Tensor) else rows[0]
-        prior.initialize_from(x.nan_to_num(0.5))
+        x = pixels(data.train[torch.randperm(len(data.train))[: prior.num_pseudo_inputs]])
+        prior.initialize_from(torch.where(x.isnan(), x.nanmean(0).nan_to_num(0.5), x))
 
 
 class _Parts:
@@ -135,7 +137,8 @@ class _Parts:
     def __init__(self, recipe: Recipe, data: Dataset) -> None:
         first = data.train[torch.zeros(1, dtype=torch.long)]
         self.recipe = recipe
-        self.width = int((first if isinstance(first, torch.Tensor) else first[0]).shape[-1])
+        self.width = int(pixels(first).shape[-1])
+        self.units = units(data) if recipe.standardize else None
         labels = data.train_labels
         self.classes = 0 if labels is None else int(labels.max()) + 1
         self.common: dict[str, Any] = {
@@ -146,6 +149,8 @@ class _Parts:
             "activation": recipe.activation,
             "init": recipe.init,
             "num_points": len(data.train),
+            "levels": data.levels,
+            "bounded": within_unit_interval(data),
             "num_classes": self.classes or None,
             "top_dim": recipe.model_args.get("top_dim"),
         }
@@ -155,6 +160,8 @@ class _Parts:
         # A likelihood's classes are its own, not the labels'.
         common = {name: value for name, value in self.common.items() if name != "num_classes"}
         likelihood = build("likelihoods", recipe.likelihood, common, recipe.likelihood_args)
+        if self.units is not None:
+            likelihood = likelihoods.Standardized(likelihood, **self.units)
         prior = build("priors", recipe.prior, self.common | shared, recipe.prior_args)
         outputs = {
             "in_features": recipe.latent_dim + (self.classes if recipe.model == "conditional" else 0),
@@ -176,6 +183,9 @@ class _Parts:
         encoder: Any = None
         if "encoder" in inspect.signature(registry.find("guides", self.recipe.guide)).parameters:
             encoder = build("encoders", self.recipe.network, given, self.recipe.network_args)
+            if self.units is not None:
+                masked = self.recipe.guide == "masked-normal"
+                encoder = networks.Standardized(encoder, **self.units, masked=masked)
         options = self.recipe.guide_args
         guide: nn.Module = build("guides", self.recipe.guide, self.common | shared | {"encoder": encoder}, options)
         return guide
@@ -274,6 +284,19 @@ def check_partners(recipe: Recipe, prior: nn.Module, guide: nn.Module) -> None:
 def _space(block: Any) -> str | None:
     support = getattr(block, "support", None)
     return support if isinstance(support, str) else None
+
+
+def check_standardized(recipe: Recipe, objective: Objective) -> None:
+    """Refuse a standardisation that does not reach every network.
+
+    Raises:
+        ValueError: The objective brings a critic, which is shown the data as they are.
+    """
+    if recipe.standardize and "critic" in objective.trains:
+        raise ValueError(
+            "standardize does not reach the critic of avb, which is shown the data as they are; write the standardised "
+            "columns into the file, or take an objective without a critic."
+        )
 
 
 def build_objective(name: str, options: Options, *, parameter_prior: bool = False) -> Objective:

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aevb.build import Recipe, build, build_objective, build_optimizer, build_pair, dress
+from aevb.build import Recipe, build, build_objective, build_optimizer, build_pair, check_standardized, dress
 from aevb.data import Dataset, load
 from aevb.records import read_records, refuse_unlike
 
@@ -54,6 +54,7 @@ class Plan:
     train_points: int | None
     folder: str
     command: Mapping[str, Any] = field(default_factory=dict)
+    file_options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -110,11 +111,12 @@ def carry_out(plan: Plan, *, progress: bool) -> dict[str, Any]:
     from aevb.publish import publish, rows
     from aevb.records import add_records
 
-    data = dress(load(plan.data, variant=plan.variant, data_dir=plan.data_dir), plan.recipe)
+    data = dress(load(plan.data, variant=plan.variant, data_dir=plan.data_dir, **plan.file_options), plan.recipe)
     train = data.train if plan.train_points is None else rows(data.train, plan.train_points)
     # A short training set has short epochs: following all of the held-out data would cost more than training.
     validation = data.validation if plan.train_points is None else rows(data.validation, plan.train_points)
     objective = build_objective(plan.objective, plan.objective_args, parameter_prior=plan.parameter_prior)
+    check_standardized(plan.recipe, objective)
     model, guide = build_pair(plan.recipe, data, seed=plan.seed)
     settings: dict[str, Any] = {
         "optimizer": build_optimizer(plan.optimizer, plan.lr),

@@ -6,7 +6,7 @@ Observations are shown as the mean of p(x|z), as the papers' figures do.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from pyro.distributions.torch_distribution import MaskedDistribution
@@ -19,9 +19,11 @@ from .pair import ContractError, Data, Pair, as_data
 from .random_state import RandomState
 
 __all__ = [
+    "Imputation",
     "decode",
     "draws",
     "generate",
+    "imputations",
     "impute",
     "infer",
     "interpolate",
@@ -96,8 +98,8 @@ def impute(pair: Pair, x: Tensor, num_rounds: int = 50, seed: int = 0) -> Tensor
     r"""Fill the NaN entries of ``x`` with draws whose limit is p(x_missing | x_observed) when the guide is exact.
 
     A model that masks what is missing (``missing=True``) has q(z | x_observed) and is asked once. For any other the
-    missing entries start at random observed values; each round draws z ~ q(z|x) at the current x and then the
-    missing entries from p(x|z).
+    missing entries start at random observed values of their column; each round draws z ~ q(z|x) at the current x and
+    then the missing entries from p(x|z).
 
     Args:
         pair: A checked pair whose first argument is ``x``.
@@ -106,23 +108,76 @@ def impute(pair: Pair, x: Tensor, num_rounds: int = 50, seed: int = 0) -> Tensor
         seed: Of the draws.
 
     Returns:
-        ``x`` with its observed entries untouched, ``[N, P]``.
+        ``x`` with its observed entries untouched, ``[N, P]``; one draw, so its error is larger than that of the mean
+        (:func:`imputations`).
 
     References:
         Stochastic Backpropagation and Approximate Inference in Deep Generative Models (Rezende, Mohamed & Wierstra,
         2014), sec. 6.2 and appendix F, https://arxiv.org/abs/1401.4082
     """
+    with RandomState(seed, x.device), pair.evaluation():
+        return _filled(pair, x, num_rounds)[0]
+
+
+class Imputation(NamedTuple):
+    """Filled data: ``draws`` ``[num_draws, N, P]``, their ``mean`` and ``spread`` ``[N, P]``.
+
+    ``mean`` estimates E[x_missing | x_observed] by the mean of p(x|z) at each draw's z, so that the noise of drawing x
+    itself is not in it; ``spread`` is the standard deviation of the draws. Observed entries are as they are, with
+    spread 0.
+    """
+
+    draws: Tensor
+    mean: Tensor
+    spread: Tensor
+
+
+def imputations(pair: Pair, x: Tensor, num_draws: int = 100, num_rounds: int = 50, seed: int = 0) -> Imputation:
+    """Fill the NaN entries of ``x`` many times over: independent chains of :func:`impute`, summed up.
+
+    Args:
+        pair: A checked pair whose first argument is ``x``.
+        x: Data ``[N, P]``, NaN where missing.
+        num_draws: Draws of the missing entries.
+        num_rounds: Rounds of each chain.
+        seed: Of the draws.
+
+    Raises:
+        ValueError: Everything is missing, or fewer than two draws are asked for, which have no spread.
+    """
+    if num_draws < 2:
+        raise ValueError(f"num_draws={num_draws} must be at least 2, or there is no spread.")
+    drawn: list[Tensor] = []
+    means: list[Tensor] = []
+    with RandomState(seed, x.device), pair.evaluation():
+        for part in x.split(max(1, _ROWS // num_draws)):
+            for many, found in zip(_filled(pair, part.repeat(num_draws, 1), num_rounds), (drawn, means), strict=True):
+                found.append(many.unflatten(0, (num_draws, len(part))))
+    draws = torch.cat(drawn, 1)
+    spread = torch.where(x.isnan(), draws.std(0), 0.0)
+    return Imputation(draws, torch.cat(means, 1).mean(0).where(x.isnan(), x), spread)
+
+
+def _filled(pair: Pair, x: Tensor, num_rounds: int) -> tuple[Tensor, Tensor]:
+    """The data with a draw in place of each NaN, and with the mean of p(x|z) at the draw's z."""
     missing = x.isnan()
     if bool(missing.all()):
         raise ValueError("every entry is missing (NaN); nothing is left to condition on.")
-    with RandomState(seed, x.device), pair.evaluation():
-        if _masks(pair):
-            return torch.where(missing, _drawn(pair, x), x)
-        pool = x[~missing]
-        filled = torch.where(missing, pool[torch.randint(len(pool), x.shape, device=x.device)], x)
-        for _ in range(num_rounds):
-            filled = torch.where(missing, _drawn(pair, filled), x)
-    return filled
+    masks = _masks(pair)
+    filled = x if masks else torch.where(missing, _observed_at_random(x), x)
+    for _ in range(1 if masks else num_rounds):
+        drawn, mean = _drawn(pair, filled)
+        filled = torch.where(missing, drawn, x)
+    return filled, torch.where(missing, torch.where(mean.isfinite(), mean, drawn), x)
+
+
+def _observed_at_random(x: Tensor) -> Tensor:
+    """For every entry an observed value of its column, or of any where its column has none."""
+    seen = ~x.isnan()
+    rows = torch.multinomial((seen | ~seen.any(0)).T.float(), len(x), replacement=True).T
+    pool = x[seen]
+    anywhere = pool[torch.randint(len(pool), x.shape, device=x.device)]
+    return torch.where(seen.any(0), x.nan_to_num().gather(0, rows), anywhere)
 
 
 def _masks(pair: Pair) -> bool:
@@ -135,12 +190,12 @@ def _masks(pair: Pair) -> bool:
     return False
 
 
-def _drawn(pair: Pair, x: Tensor) -> Tensor:
-    """One draw of p(x'|z) at one z ~ q(z|x) a datapoint."""
+def _drawn(pair: Pair, x: Tensor) -> tuple[Tensor, Tensor]:
+    """One draw of p(x'|z) at one z ~ q(z|x) a datapoint, and the mean of p(x'|z) there."""
     shown: Any = pair.likelihoods(pair.sample_guide((x,)), (x,))[_shown(pair)]
     while isinstance(shown, Independent | MaskedDistribution):  # a mask says what was seen, not what can be drawn
         shown = shown.base_dist
-    return shown.sample()[0].to(x.dtype)
+    return shown.sample()[0].to(x.dtype), shown.mean[0].to(x.dtype)
 
 
 def interpolate(pair: Pair, start: Tensor, end: Tensor, num_steps: int = 10, seed: int = 0) -> Tensor:

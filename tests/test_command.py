@@ -94,7 +94,7 @@ def test_every_use_of_a_run_is_a_command(run_folder, tmp_path, what, capsys):
     expected = {
         "reconstruct": {"data": (4, 64), "means": (4, 64)},
         "infer": {"means": (4, 2), "z": (10, 4, 2)},
-        "impute": {"data": (4, 64), "hole": (4, 64), "filled": (4, 64)},
+        "impute": {n: (4, 64) for n in ("data", "hole", "baseline", "mean", "spread")} | {"draws": (10, 4, 64)},
         "traverse": {"values": (3,), "means": (2, 3, 64)},
         "interpolate": {"means": (3, 3, 64)},
     }
@@ -111,7 +111,8 @@ def test_imputing_leaves_what_is_seen_and_every_grid_is_drawn(run_folder, tmp_pa
     found = np.load(tmp_path / "impute.npz")
     seen = ~found["hole"]
     assert 0.3 < seen.mean() < 0.7
-    assert (found["filled"][seen] == found["data"][seen]).all()
+    assert (found["mean"][seen] == found["data"][seen]).all() and (found["spread"][seen] == 0).all()
+    assert (found["draws"][:, seen] == found["data"][seen]).all()
     for grid in ("su", "linear"):
         assert main(["use", str(run_folder), "manifold", "--grid", grid, "--out", str(tmp_path)]) == 0
         assert (tmp_path / f"manifold_{grid}.png").exists()

@@ -9,6 +9,7 @@ from aevb.inference.uses import (
     decode,
     draws,
     generate,
+    imputations,
     impute,
     infer,
     interpolate,
@@ -92,6 +93,56 @@ def test_impute_draws_from_the_conditional(known):
     spread = (covariance[3:, 3:] - gain @ hidden.T).diagonal().sqrt()
     assert ((filled[:, 3:].mean(0) - mean).abs() < 4 * spread / 4000**0.5).all()
     torch.testing.assert_close(filled[:, 3:].std(0), spread, rtol=0.06, atol=0.0)
+
+
+def test_imputations_give_the_conditional_mean_and_spread_of_every_datapoint(known):
+    model, pair, x = known
+    rows = torch.cat([x[:1], x[:3]])  # the first two are one and the same
+    holes = torch.zeros(4, 5, dtype=torch.bool)
+    holes[:2, 3:] = holes[2, 0] = holes[3, :2] = True
+    found = imputations(pair, rows.masked_fill(holes, torch.nan), num_draws=500, num_rounds=30, seed=4)
+    covariance = (model.weight @ model.weight.T + (2 * model.log_scale).exp() * torch.eye(5)).detach()
+    for i, hole in enumerate(holes):
+        gain = torch.linalg.solve(covariance[~hole][:, ~hole], covariance[~hole][:, hole]).T
+        mean = model.mean[hole].detach() + gain @ (rows[i, ~hole] - model.mean[~hole].detach())
+        spread = (covariance[hole][:, hole] - gain @ covariance[~hole][:, hole]).diagonal().sqrt()
+        assert ((found.mean[i, hole] - mean).abs() < 4 * spread / 500**0.5).all()
+        torch.testing.assert_close(found.spread[i, hole], spread, rtol=0.15, atol=0.0)
+        assert torch.equal(found.mean[i, ~hole], rows[i, ~hole]) and (found.spread[i, ~hole] == 0).all()
+    apart = (found.draws[:, 0] - found.draws[:, 1])[:, 3]
+    assert float(apart.std()) > found.spread[0, 3]  # equal datapoints have draws of their own
+    # The mean is of E[x|z] over draws, which scatters less than the draws of x do.
+    assert (found.mean - rows)[holes].square().mean() < (found.draws[0] - rows)[holes].square().mean()
+
+
+def test_imputing_starts_every_column_at_values_of_its_own():
+    """A column of thousands beside one of units: started at each other's values, one round could not mend it."""
+    import pyro.distributions as dist
+
+    started = []
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(x.new_zeros(()), 1.0))
+            loc = torch.stack([z + 1000.0, z], -1)
+            pyro.sample("x", dist.Normal(loc, 1.0).to_event(1), obs=x)
+
+    def guide(x):
+        started.append(x)
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(x[:, 1], 1.0))
+
+    x = torch.stack([1000.0 + torch.randn(40), torch.randn(40)], 1)
+    pair = Pair(model, guide).check(x)
+    started.clear()
+    impute(pair, torch.where(torch.rand(40, 2) < 0.4, torch.nan, x), num_rounds=1, seed=0)
+    assert (started[-1][:, 0] > 900).all() and (started[-1][:, 1] < 100).all()
+
+
+def test_one_draw_has_no_spread(known):
+    _, pair, x = known
+    with pytest.raises(ValueError, match="num_draws=1 must be at least 2"):
+        imputations(pair, x[:2], num_draws=1)
 
 
 def test_everything_missing_is_refused(known):

@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Any
 from jsonargparse import ArgumentParser, Namespace
 
 from aevb import registry
-from aevb.commands.words import add_data, add_recipe, add_training, new_parser, options_of, plain, recipe_of
+from aevb.commands.words import (
+    add_data,
+    add_recipe,
+    add_training,
+    file_options,
+    new_parser,
+    options_of,
+    plain,
+    recipe_of,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -57,7 +66,7 @@ def run(args: Namespace) -> int:
     lengths = ("epochs", "steps", "samples_seen", "gradient_evaluations")
     length = {name: getattr(args, name) for name in lengths}
     recipe = recipe_of(args)
-    shared = {"data": args.data, "variant": args.variant, "data_dir": args.data_dir}
+    shared = {"data": args.data, "variant": args.variant, "data_dir": args.data_dir, "file_options": file_options(args)}
     own, evidence_args = options_of(args.guides), _evidence_args(args)
     plans = [
         Plan(

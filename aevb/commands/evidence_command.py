@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from jsonargparse import ArgumentParser, Namespace
 
 from aevb import registry
-from aevb.commands.words import new_parser, options_of, recipe_of
+from aevb.commands.words import file_options, new_parser, options_of, recipe_of
 
 if TYPE_CHECKING:
     from aevb.data import Dataset
@@ -76,6 +76,8 @@ def dataset_of(folder: Path, data_dir: str | None) -> "Dataset":
     command = read_config(folder).get("command", {})
     if "data" not in command:
         raise ValueError(f"{folder} was not written by `aevb fit`, so it names no data set; use Python's log_evidence.")
-    data = load_data(command["data"], variant=command.get("variant"), data_dir=data_dir or command.get("data_dir"))
+    words = Namespace(**command)
+    folder_of_files = data_dir or command.get("data_dir")
+    data = load_data(command["data"], variant=command.get("variant"), data_dir=folder_of_files, **file_options(words))
     # What stands beside the pixels: labels, row numbers, holes.
-    return dress(data, recipe_of(Namespace(**command))) if "prior" in command else data
+    return dress(data, recipe_of(words)) if "prior" in command else data

@@ -47,15 +47,20 @@ def parser() -> ArgumentParser:
 
 def run(args: Namespace) -> int:
     """Train, and write what came of it, even when the numbers blew up."""
-    from aevb.build import build_objective, build_pair, dress
+    from aevb.build import build_objective, build_pair, check_standardized, dress
     from aevb.inference import EarlyStopping, NonFiniteError, fit
+    from aevb.scales import unequal_scales
 
     recipe = recipe_of(args)
     data = dress(load_dataset(args), recipe)
     options = options_of(args.objective_args) | ({"adaptive_contrast": True} if args.adaptive_contrast else {})
     objective = build_objective(args.objective, options, parameter_prior=args.parameter_prior)
+    check_standardized(recipe, objective)
     model, guide = build_pair(recipe, data, seed=args.seed)
     print(data.description)
+    scales = unequal_scales(data, getattr(model, "likelihood", None))
+    if scales is not None:
+        print(f"warning: {scales}")
     patience = args.early_stopping
     try:
         fitted = fit(
@@ -70,17 +75,17 @@ def run(args: Namespace) -> int:
             **fit_arguments(args),
         )
     except NonFiniteError as error:
-        kept = ""
+        kept = "" if scales is None else f" Before anything else: {scales}"
         if args.out is not None:
             error.run.save(args.out, extra={"command": plain(args)})
-            kept = f" The run up to there is in {args.out}."
+            kept += f" The run up to there is in {args.out}."
         print(f"aevb: error: {error}{kept}", file=sys.stderr)
         return 1
     print(fitted.history.tail(1).to_string(index=False))
-    return _write(args, fitted, data)
+    return _write(args, fitted, data, scales)
 
 
-def _write(args: Namespace, fitted: object, data: object) -> int:
+def _write(args: Namespace, fitted: object, data: object, scales: str | None) -> int:
     from dataclasses import replace
 
     from aevb.data import Dataset
@@ -99,7 +104,9 @@ def _write(args: Namespace, fitted: object, data: object) -> int:
         bound = log_evidence(fitted.model, fitted.guide, data.test, ELBO(num_samples=10), seed=args.seed)
         records = [bound.record(split)]
         print(f"{split} bound {bound.mean:.2f} +- {bound.standard_error:.2f} nats per datapoint")
-        for warning in latent_usage(fitted.pair, rows(data.test, _LOOKED_AT), num_samples=20, seed=args.seed).warnings:
+        usage = latent_usage(fitted.pair, rows(data.test, _LOOKED_AT), num_samples=20, seed=args.seed)
+        # Latents that columns of unequal scale have put to sleep are mended by other scales, not by annealing.
+        for warning in usage.warnings if scales is None else [scales]:
             print(f"warning: {warning}")
     findings = examine(fitted.pair, data.test, seed=args.seed)
     print("\n".join(map(told, findings)), end="\n" if findings else "")

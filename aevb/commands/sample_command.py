@@ -26,6 +26,7 @@ def parser() -> ArgumentParser:
 def run(args: Namespace) -> int:
     """Draw and write."""
     import numpy as np
+    import pandas as pd
 
     from aevb import figures
     from aevb.commands.evidence_command import dataset_of
@@ -39,7 +40,11 @@ def run(args: Namespace) -> int:
     out.parent.mkdir(parents=True, exist_ok=True)
     np.savez(out, draws=draws.cpu().numpy(), means=means.cpu().numpy())
     print(f"written: {out}")
-    shape = dataset_of(folder, args.data_dir).image_shape
+    data = dataset_of(folder, args.data_dir)
+    if data.columns:
+        pd.DataFrame(draws.cpu().numpy(), columns=list(data.columns)).to_csv(out.with_suffix(".csv"), index=False)
+        print(f"written: {out.with_suffix('.csv')}")
+    shape = data.image_shape
     if shape is not None:
         columns = max(1, min(10, args.count))
         picture = figures.image_grid(means.cpu(), shape, args.count // columns, columns)

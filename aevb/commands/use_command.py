@@ -86,7 +86,7 @@ def _impute(args: Namespace, pair: "Pair", data: "Dataset", out: Path) -> None:
     import torch
 
     from aevb import figures
-    from aevb.inference.uses import impute
+    from aevb.inference.uses import imputations
 
     _one_argument(pair, "impute")
     x = _first(_rows(args, data))
@@ -95,14 +95,33 @@ def _impute(args: Namespace, pair: "Pair", data: "Dataset", out: Path) -> None:
     hole = torch.arange(x.shape[-1]).expand_as(x) >= x.shape[-1] // 2
     if args.hole == "random":
         hole = torch.rand(x.shape, generator=torch.Generator().manual_seed(args.seed)) < 0.5
-    filled = impute(pair, x.masked_fill(hole, torch.nan), seed=args.seed)
-    _arrays(out / "impute.npz", data=x, hole=hole, filled=filled)
-    error = (filled - x)[hole].nan_to_num().square().mean().sqrt()
-    print(f"root mean square error of the imputed values: {float(error):.4f}")
+    found = imputations(pair, x.masked_fill(hole, torch.nan), args.draws, seed=args.seed)
+    baseline = torch.where(hole, _first(_rows_of(data.train)).nanmean(0), x)
+    arrays = {"data": x, "hole": hole, "baseline": baseline, **found._asdict()}
+    _arrays(out / "impute.npz", **arrays)
+    print("\n".join(_imputation_errors(x, hole, found, baseline)))
     if data.image_shape is not None:
         seen = torch.where(hole, 0.5, x)
-        stacked = torch.stack([x, seen, filled], 1)[:10].movedim(1, 0).reshape(-1, x.shape[-1])
-        _picture(figures.image_grid(stacked, data.image_shape, 3, min(10, len(x))), out / "impute.png")
+        shown = torch.stack([x, seen, found.mean, *found.draws[:2]], 1)[:10]
+        grid = shown.movedim(1, 0).reshape(-1, x.shape[-1])
+        _picture(figures.image_grid(grid, data.image_shape, shown.shape[1], len(shown)), out / "impute.png")
+
+
+def _imputation_errors(x: Any, hole: Any, found: Any, baseline: Any) -> list[str]:
+    """The error of the mean of the draws, what the draws say it should be, and what a model that knows nothing has."""
+    known = hole & ~x.isnan()  # of an entry that was missing from the start nobody knows the truth
+
+    def error(guess: Any) -> float:
+        return float((guess - x)[known].square().mean().sqrt())
+
+    ours, theirs = error(found.mean), error(baseline)
+    said = [
+        f"root mean square error of {int(known.sum())} imputed values: {ours:.4f} by the posterior mean "
+        f"({len(found.draws)} draws), {theirs:.4f} by the mean of the training data, "
+        f"{error(found.draws[0]):.4f} by one draw",
+        f"root mean square spread of the draws: {float(found.spread[known].square().mean().sqrt()):.4f}",
+    ]
+    return said if ours < theirs else [*said, "warning: the model imputes no better than the mean of the training data"]
 
 
 def _traverse(args: Namespace, pair: "Pair", data: "Dataset", out: Path) -> None:
@@ -202,6 +221,13 @@ def _rows(args: Namespace, data: "Dataset") -> Any:
     from aevb.publish import rows
 
     return rows(data.part(args.split), args.points)
+
+
+def _rows_of(part: Any) -> Any:
+    """All rows of a part."""
+    from aevb.publish import rows
+
+    return rows(part, len(part))
 
 
 def _first(rows: Any) -> Any:

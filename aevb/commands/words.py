@@ -16,6 +16,7 @@ __all__ = [
     "add_data",
     "add_recipe",
     "add_training",
+    "file_options",
     "fit_arguments",
     "load_dataset",
     "new_parser",
@@ -36,6 +37,7 @@ def add_data(parser: ArgumentParser) -> None:
     parser.add_argument("data", type=str, help=f"a data set ({known}) or a path to a .npy, .npz or .csv file")
     parser.add_argument("--variant", type=str, default=None, help="pixels: grey, static or dynamic (binarised)")
     parser.add_argument("--data-dir", type=str, default=None, help="where files are (default: AEVB_DATA)")
+    parser.add_argument("--label-column", type=str, default=None, help="column of a .csv file that holds the classes")
 
 
 def add_recipe(parser: ArgumentParser) -> None:
@@ -46,6 +48,11 @@ def add_recipe(parser: ArgumentParser) -> None:
     parser.add_argument("--model-args", type=dict, default={}, help="options of the model: --model-args.NAME VALUE")
     parser.add_argument("--label-share", type=float, default=None, help="share of the training labels that is shown")
     parser.add_argument("--missing-share", type=float, default=0.0, help="share of all pixels made missing (NaN)")
+    parser.add_argument(
+        "--standardize",
+        action="store_true",
+        help="show the networks every column less its mean, over its deviation; evidence stays per original unit",
+    )
     for flag, kind in (("prior", "priors"), ("likelihood", "likelihoods"), ("guide", "guides")):
         default = "auto" if flag == "guide" else next(iter(registry.KINDS[kind]))
         parser.add_argument(f"--{flag}", type=str, default=default, help=", ".join(registry.KINDS[kind]))
@@ -80,8 +87,16 @@ def load_dataset(args: Namespace) -> "Dataset":
     """The data set that was asked for."""
     from aevb.data import load
 
-    dataset: Dataset = load(args.data, variant=args.variant, data_dir=args.data_dir)
+    dataset: Dataset = load(args.data, variant=args.variant, data_dir=args.data_dir, **file_options(args))
     return dataset
+
+
+def file_options(args: Namespace) -> dict[str, Any]:
+    """How a file is read: which column holds the classes, and whether NaN is kept for a guide that is shown holes."""
+    return {
+        "label_column": getattr(args, "label_column", None),  # the words of an older run do not have it
+        "missing": getattr(args, "guide", None) == "masked-normal",
+    }
 
 
 def recipe_of(args: Namespace) -> "Recipe":
@@ -94,6 +109,7 @@ def recipe_of(args: Namespace) -> "Recipe":
         model_args=options_of(getattr(args, "model_args", {})),
         label_share=getattr(args, "label_share", None),
         missing_share=getattr(args, "missing_share", 0.0),
+        standardize=getattr(args, "standardize", False),
         prior=args.prior,
         prior_args=options_of(args.prior_args),
         likelihood=args.likelihood,

@@ -11,7 +11,15 @@ if TYPE_CHECKING:
 __all__ = ["DATASETS", "DEFAULT_VARIANT", "VARIANTS", "Data", "DataError", "Dataset", "DynamicBinarisation", "load"]
 
 
-def load(name: str, *, variant: str | None = None, data_dir: str | Path | None = None, seed: int = 0) -> "Dataset":
+def load(
+    name: str,
+    *,
+    variant: str | None = None,
+    data_dir: str | Path | None = None,
+    seed: int = 0,
+    label_column: str | None = None,
+    missing: bool = False,
+) -> "Dataset":
     """Load a data set by its name (see :data:`DATASETS`) or by a path to a .npy, .npz or .csv file.
 
     Arguments:
@@ -22,6 +30,9 @@ def load(name: str, *, variant: str | None = None, data_dir: str | Path | None =
         data_dir: where files are, in torchvision's layout (``MNIST/raw``, ``FashionMNIST/raw``) and
             ``frey_face/frey_rawface.mat``; None means the environment variable AEVB_DATA, then ``~/.cache/aevb``.
         seed: draws the binarisation of static data, and the split of a file. The named splits do not depend on it.
+        label_column: the column of a .csv file that holds the classes, by its name (its number where there is no header
+            line); it is taken out of the data.
+        missing: keep NaN in a file as missing entries, for a pair that masks them, in place of refusing it.
 
     Raises:
         DataError: if the name or the variant is unknown, or the data cannot be had or used.
@@ -35,7 +46,9 @@ def load(name: str, *, variant: str | None = None, data_dir: str | Path | None =
 
     if Path(name).suffix.lower() in SUFFIXES:
         _check_variant(name, variant, ("grey", "static", "dynamic"))
-        return load_file(Path(name).expanduser(), variant, seed)
+        return load_file(Path(name).expanduser(), variant, seed, label_column=label_column, missing=missing)
+    if label_column is not None:
+        raise _data_error(f"label_column={label_column!r} is for .csv files; {name} has the labels it has.")
     if name not in DATASETS:
         raise _data_error(
             f"data set: expected one of {', '.join(DATASETS)}, or a path to a {', '.join(SUFFIXES)} file, got {name!r}."

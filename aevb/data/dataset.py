@@ -51,6 +51,8 @@ class Dataset:
         test_labels: classes of the test part.
         image_shape: channels, height and width where a datapoint is a flat picture, else None.
         description: one sentence with the split and the scaling.
+        levels: the number of values k / (levels - 1) that a pixel takes, where it takes so few, else None.
+        columns: the columns' names, where the file has them.
     """
 
     name: str
@@ -63,6 +65,8 @@ class Dataset:
     test_labels: Tensor | None = None
     image_shape: tuple[int, int, int] | None = None
     description: str = ""
+    levels: int | None = None
+    columns: tuple[str, ...] = ()
 
     @property
     def data_dim(self) -> int:
@@ -133,6 +137,10 @@ def binarise(grey: Tensor, seed: int) -> Tensor:
 
 def check_unit_interval(grey: Tensor) -> None:
     """Raise a DataError if a pixel cannot be a probability."""
+    if bool(grey.isnan().any()):
+        raise DataError(
+            "pixels: NaN (missing) can neither be binarised nor lie in [0, 1]; fill them in, or name no variant."
+        )
     if not bool(((grey >= 0) & (grey <= 1)).all()):
         low, high = grey.min().item(), grey.max().item()
         raise DataError(f"pixels: expected values in [0, 1], got {low:.4g} to {high:.4g}; rescale them first.")

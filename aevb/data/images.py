@@ -33,7 +33,7 @@ def load_digits(variant: str | None, seed: int) -> Dataset:
     parts = split(torch.from_numpy(x / 16).float(), sizes, SHUFFLE)
     labels = split(torch.from_numpy(y).long(), sizes, SHUFFLE)
     text = "scikit-learn's digits, 1437 train / 160 validation / 200 test by a fixed shuffle, pixels / 16"
-    return make_dataset("digits", variant, parts, labels, (1, 8, 8), text, seed)
+    return make_dataset("digits", variant, parts, labels, (1, 8, 8), text, seed, levels=17)
 
 
 def load_mnist(name: str, variant: str | None, data_dir: str | Path | None, seed: int) -> Dataset:
@@ -51,15 +51,16 @@ def load_mnist(name: str, variant: str | None, data_dir: str | Path | None, seed
     labels = dict(zip(("train", "validation"), y.split(sizes), strict=True)) | {"test": y_test}
     title = {"mnist": "MNIST", "fashion-mnist": "Fashion-MNIST"}[name]
     text = f"{title}, 50,000 train / 10,000 validation / 10,000 test (validation: the last of the 60,000), pixels / 255"
-    return make_dataset(name, variant, parts, labels, (1, 28, 28), text, seed)
+    return make_dataset(name, variant, parts, labels, (1, 28, 28), text, seed, levels=256)
 
 
 def load_frey_face(variant: str | None, data_dir: str | Path | None, seed: int) -> Dataset:
-    """Load the Frey faces, pixels / 256, split 1600 / 165 / 200.
+    """Load the Frey faces, pixels / 255, split 1600 / 165 / 200.
 
-    Auto-Encoding Variational Bayes states neither its split nor its scaling; the 1600 training
-    frames and the division by 256 are those of Kingma's later public code. Here the other 365 frames
-    are parted in two. Dividing by 255 instead would move a log-density by 560 log(256/255) = 2.2 nats.
+    Pixels are k / 255, as of all pictures here, which is the grid of a discretised logistic likelihood. Auto-Encoding
+    Variational Bayes states neither its split nor its scaling; the 1600 training frames are those of Kingma's later
+    public code, where the other 365 are one part. That code divides by 256: to hold a log-density beside one of pixels
+    / 256, add 560 log(256 / 255) = 2.19 nats per frame to it (a probability of the grid has no such term).
 
     Raises:
         DataError: if ``frey_face/frey_rawface.mat`` is missing or cannot be read.
@@ -71,8 +72,8 @@ def load_frey_face(variant: str | None, data_dir: str | Path | None, seed: int) 
             "New York University), put it there, or name the folder above it by --data-dir or AEVB_DATA."
         )
     parts = split(_read_frey(path), (1600, 165, 200), SHUFFLE)
-    text = "Frey faces, 1600 train / 165 validation / 200 test frames by a fixed shuffle, pixels / 256"
-    return make_dataset("frey-face", variant, parts, None, (1, 28, 20), text, seed)
+    text = "Frey faces, 1600 train / 165 validation / 200 test frames by a fixed shuffle, pixels / 255"
+    return make_dataset("frey-face", variant, parts, None, (1, 28, 20), text, seed, levels=256)
 
 
 def _read_frey(path: Path) -> Tensor:
@@ -86,7 +87,7 @@ def _read_frey(path: Path) -> Tensor:
         ) from error
     if pixels.shape != (1965, 560):
         raise DataError(f"frey-face: expected 560 x 1965 pixels, got {pixels.shape[::-1]} in {path}; get it again.")
-    return as_matrix(pixels.astype(np.float32) / 256, "frey-face")[0]
+    return as_matrix(pixels.astype(np.float32) / 255, "frey-face")[0]
 
 
 def _read_torchvision(name: str, folder: Path, train: bool) -> tuple[Tensor, Tensor]:

@@ -30,11 +30,14 @@ def split(x: Tensor, sizes: tuple[int, ...], seed: int | None) -> Parts:
     return dict(zip(PARTS, x[order].split(list(sizes)), strict=True))
 
 
-def as_matrix(array: NDArray[Any], where: str) -> tuple[Tensor, tuple[int, int, int] | None]:
+def as_matrix(
+    array: NDArray[Any], where: str, *, missing: bool = False, columns: tuple[str, ...] = ()
+) -> tuple[Tensor, tuple[int, int, int] | None]:
     """Flatten ``[N, P]``, ``[N, H, W]`` or ``[N, C, H, W]`` to float32 ``[N, P]``, with the image's shape.
 
     Raises:
-        DataError: if the array is empty, not numeric, of another shape, or holds a NaN or infinity.
+        DataError: if the array is empty, not numeric, of another shape, or holds an infinity, or a NaN that is not
+            allowed to be ``missing``.
     """
     if array.dtype.kind not in "biuf":
         raise DataError(f"{where}: expected numbers, got an array of type {array.dtype}.")
@@ -44,12 +47,14 @@ def as_matrix(array: NDArray[Any], where: str) -> tuple[Tensor, tuple[int, int, 
         mend = "; reshape it with x.reshape(-1, 1) if every number is a datapoint." if array.ndim == 1 else "."
         raise DataError(f"{where}: expected shape [N, P], [N, H, W] or [N, C, H, W], got {list(array.shape)}{mend}")
     x = array.reshape(len(array), -1).astype(np.float32)
-    if not np.isfinite(x).all():
-        row, column = np.argwhere(~np.isfinite(x))[0]
-        count = int((~np.isfinite(x)).sum())
+    refused = np.isinf(x) if missing else ~np.isfinite(x)
+    if refused.any():
+        row, column = np.argwhere(refused)[0]
+        named = repr(columns[column]) if columns else column
+        keep = "" if missing else _KEEP_MISSING
         raise DataError(
-            f"{where}: expected finite numbers, got {x[row, column]} at row {row}, column {column} "
-            f"({count} such values); remove or fill them in."
+            f"{where}: expected finite numbers, got {x[row, column]} at row {row}, column {named} "
+            f"(rows are counted from 0; {int(refused.sum())} such values); drop those rows or fill them in{keep}."
         )
     return torch.from_numpy(x), _image_shape(array.shape[1:])
 
@@ -62,6 +67,9 @@ def make_dataset(
     image_shape: tuple[int, int, int] | None,
     description: str,
     seed: int,
+    *,
+    levels: int | None = None,
+    columns: tuple[str, ...] = (),
 ) -> Dataset:
     """Compose a Dataset of ``grey`` parts under a variant; validation and test data never change."""
     if variant is not None:
@@ -82,9 +90,12 @@ def make_dataset(
         **{f"{part}_labels": y for part, y in (labels or {}).items()},
         image_shape=image_shape,
         description=description + _NOTES.get(variant or "", ""),
+        levels=2 if variant in ("static", "dynamic") else levels,
+        columns=columns,
     )
 
 
+_KEEP_MISSING = ", or keep NaN as missing: load(..., missing=True), --guide masked-normal"
 _NOTES = {
     "grey": "; pixels as they are, in [0, 1].",
     "static": "; every pixel binarised once, seeded.",

@@ -12,6 +12,7 @@ from .log_normal import LogNormal
 from .negative_binomial import NegativeBinomial
 from .normal import Normal
 from .poisson import Poisson
+from .standardized import Standardized
 from .student_t import StudentT
 from .zero_inflated_negative_binomial import ZeroInflatedNegativeBinomial
 from .zero_inflated_poisson import ZeroInflatedPoisson
@@ -29,6 +30,7 @@ __all__ = [
     "NegativeBinomial",
     "Normal",
     "Poisson",
+    "Standardized",
     "StudentT",
     "ZeroInflatedNegativeBinomial",
     "ZeroInflatedPoisson",

@@ -5,5 +5,6 @@ from .conv_encoder import ConvEncoder
 from .gated_mlp import GatedMLP
 from .mlp import MLP
 from .residual_mlp import ResidualMLP
+from .standardized import Standardized
 
-__all__ = ["MLP", "ConvDecoder", "ConvEncoder", "GatedMLP", "ResidualMLP"]
+__all__ = ["MLP", "ConvDecoder", "ConvEncoder", "GatedMLP", "ResidualMLP", "Standardized"]
