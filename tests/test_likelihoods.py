@@ -248,7 +248,8 @@ def data_like(case: Case, *batch: int, dtype: torch.dtype = torch.float64) -> Te
 
 def test_every_likelihood_is_in_the_table():
     tested = {type(case.make()).__name__ for case in CASES.values()}
-    assert tested == set(likelihoods.__all__)
+    wrapper = {"Standardized"}  # around any of them, with columns of its own; with the tables it is for
+    assert tested | wrapper == set(likelihoods.__all__)
 
 
 @every_case

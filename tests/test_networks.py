@@ -42,7 +42,8 @@ every_case = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 
 
 def test_every_network_is_in_the_table():
-    assert {type(case.make()).__name__ for case in CASES.values()} == set(networks.__all__)
+    wrapper = {"Standardized"}  # around any of them; with the tables it is for
+    assert {type(case.make()).__name__ for case in CASES.values()} | wrapper == set(networks.__all__)
 
 
 @every_case

@@ -115,6 +115,15 @@ def test_a_normal_of_rescaled_numbers_is_the_normal_with_the_other_moments():
     torch.testing.assert_close(law.log_prob(x), exact.log_prob(x))
 
 
+def test_what_cannot_be_standardised_is_refused():
+    with pytest.raises(ValueError, match="on the real line, entry by entry, got Poisson"):
+        likelihoods.Standardized(likelihoods.Poisson(), LOC, SCALE)
+    with pytest.raises(ValueError, match="the smallest 0; drop columns that are constant"):
+        likelihoods.Standardized(likelihoods.Normal(), LOC, [1.0, 0.0, 1.0])
+    with pytest.raises(ValueError, match="got 1"):  # it would have been repeated over the columns, in silence
+        likelihoods.Standardized(likelihoods.Normal(), LOC, SCALE)(torch.zeros(5, 1))
+
+
 def test_missing_entries_are_the_mean_for_a_standardised_encoder():
     seen = networks.Standardized(torch.nn.Identity(), LOC, SCALE, masked=True)
     x, mask = torch.tensor([[1300.0, 0.0, -3.0]]), torch.tensor([[1.0, 0.0, 1.0]])

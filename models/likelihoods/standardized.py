@@ -59,7 +59,8 @@ class Standardized(nn.Module):
         scale: Their standard deviations s ``[P]``.
 
     Raises:
-        ValueError: If a scale is not positive, or the likelihood is not one on the real line, entry by entry.
+        ValueError: If a scale is not positive, the likelihood is not one on the real line, entry by entry, or the
+            decoder has other columns.
 
     Example:
         >>> from aevb.models.likelihoods import Normal
@@ -92,5 +93,10 @@ class Standardized(nn.Module):
             raise ValueError(
                 f"Standardized: expected a likelihood on the real line, entry by entry, got "
                 f"{type(self.likelihood).__name__}; take Normal, Laplace or StudentT, or leave the data as they are."
+            )
+        if p_y.event_shape[-1] != len(self.loc):
+            raise ValueError(
+                f"Standardized: expected {self.num_params} * {len(self.loc)} decoder outputs, for the columns it has "
+                f"means and scales of, got {h.shape[-1]}."
             )
         return Rescaled(p_y.base_dist, self.shift, self.unit).to_event(1)
