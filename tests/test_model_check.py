@@ -5,8 +5,9 @@ import pyro.distributions as dist
 import pytest
 import torch
 
-from aevb.inference import Pair, check_model
-from aevb.inference.model_check import energy_test
+from aevb.inference import Pair, check_model, model_check
+from aevb.inference.elbo_surgery import Surgery
+from aevb.inference.model_check import ModelCheck, energy_test
 from aevb.models import ProbabilisticPCA
 
 
@@ -58,4 +59,34 @@ def test_the_energy_test_keeps_its_level_and_has_power():
     )
     level = (p_values <= 0.1).double().mean()
     assert abs(level - 0.1) < 4.5 * (0.1 * 0.9 / 200) ** 0.5
-    assert energy_test(torch.randn(100, 2), torch.randn(100, 2) * torch.tensor([1.0, 2.0])) < 0.01
+    for _ in range(5):
+        assert energy_test(torch.randn(200, 2), torch.randn(200, 2) * torch.tensor([1.0, 2.0])) < 0.01
+
+
+@pytest.mark.parametrize("narrower", [1.0, 0.2])
+def test_both_p_values_are_uniform_whatever_the_guide(model, narrower, monkeypatch):
+    model.double()
+    monkeypatch.setattr(model_check, "elbo_surgery", lambda *arguments, **options: Surgery(*[0.0] * 6))  # of no account
+    pair, repeats = _pair(model, model.simulate(16), narrower), 150
+    found = [
+        check_model(pair, model.simulate(40), num_samples=10, num_permutations=99, seed=seed) for seed in range(repeats)
+    ]
+    for level in (0.1, 0.3, 0.6):
+        error = (level * (1 - level) / repeats) ** 0.5
+        for name in ("aggregate_p", "predictive_p"):
+            share = sum(getattr(one, name) <= level for one in found) / repeats
+            assert abs(share - level) < 4 * error, (name, level)
+
+
+def test_p_values_apart_in_spread_alone_are_neither_better_nor_worse():
+    close, wide = torch.linspace(0.3, 0.7, 200), torch.linspace(0.0, 1.0, 200)
+    found = ModelCheck(float("nan"), float("nan"), 0.5, close, wide, energy_test(close[:, None], wide[:, None]))
+    assert found.predictive_fails and "predictive otherwise than simulated" in found.sentences[1]
+    assert "nan" not in found.sentences[0]
+
+
+def test_the_energy_test_is_its_definition():
+    first, second = torch.randn(7, 2), torch.randn(5, 2) + 3.0
+    assert energy_test(first, second, num_permutations=199) == pytest.approx(1 / 200)  # apart: no mixture is as far
+    same = torch.ones(6, 1)
+    assert energy_test(same, same) == 1.0
