@@ -72,9 +72,10 @@ def judge(
     said.table.to_csv(folder / "verdict.csv")
     if "calibration" in said.found:
         calibration = said.found["calibration"]
-        panels = {site: figures.rank_ecdf(calibration, site) for site in calibration.ranks}
+        failing = [name for name in calibration.joint if bool(calibration.miscalibrated(name).any())]
+        panels = {site: figures.rank_ecdf(calibration, site) for site in (*calibration.ranks, *failing)}
         for site, figure in panels.items():
-            name = "calibration" if len(panels) == 1 else f"calibration_{site}"
+            name = "calibration" if [*calibration.ranks] == [site] else f"calibration_{site}"
             figures.save(figure, folder / "figures" / f"{name}.png")
     drawn = folder / "figures" / "worst_inferred.png"
     drawn.unlink(missing_ok=True)  # an earlier verdict's, should there be none this time

@@ -23,7 +23,7 @@ from .objectives.pyro_elbo import surrogate_loss
 from .pair import ContractError, Data, Pair, as_data
 from .random_state import RandomState
 
-__all__ = ["Finding", "doctor"]
+__all__ = ["Finding", "doctor", "grey_values"]
 
 Severity = Literal["error", "warning", "note"]
 _ROWS = 16
@@ -192,15 +192,26 @@ def _observed(pair: Pair, data: Data) -> Iterator[Finding]:
                 f"observed site {name!r} compares data of shape {have} with a distribution of shape {want}: the "
                 "smaller is repeated in silence; make the shapes equal (decoder output, x.squeeze(-1)).",
             )
-        if "Bernoulli" in _kind_name(site["fn"]) and "Continuous" not in _kind_name(site["fn"]):
-            value = site["value"]
-            if bool(((value != 0) & (value != 1)).any()):
-                yield Finding(
-                    "grey-bernoulli",
-                    "warning",
-                    f"observed site {name!r} scores grey values with a Bernoulli, whose density over them does not "
-                    "integrate to one; binarise the data, or take a ContinuousBernoulli.",
-                )
+        yield from _grey(name, site)
+
+
+def grey_values(pair: Pair, data: Data) -> Iterator[Finding]:
+    """Grey values under a Bernoulli, by one run of a checked model; the random state is left as it was found."""
+    with RandomState(0, data[0].device), pair.evaluation():
+        sites = pair.trace(pair.model, data, None)
+    for name in pair.observed:
+        yield from _grey(name, sites[name])
+
+
+def _grey(name: str, site: Any) -> Iterator[Finding]:
+    kind, value = _kind_name(site["fn"]), site["value"]
+    if "Bernoulli" in kind and "Continuous" not in kind and bool(((value != 0) & (value != 1)).any()):
+        yield Finding(
+            "grey-bernoulli",
+            "warning",
+            f"observed site {name!r} scores grey values with a Bernoulli, whose density over them does not integrate "
+            "to one; binarise the data, or take a ContinuousBernoulli.",
+        )
 
 
 def _kind_name(fn: Any) -> str:

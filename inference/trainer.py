@@ -22,6 +22,7 @@ from .checkpoint import read_checkpoint, write_checkpoint
 from .contract import check_rows
 from .data import as_dataset
 from .diagnosis import NonFiniteError, explain
+from .doctor import grey_values
 from .evidence.elbo import mean_bound
 from .levels import Levels
 from .objectives import SGVB, Batch, Objective, evaluations_per_visit
@@ -382,6 +383,10 @@ class Fit:
             for data in (self.data, self.validation):
                 if data is not None:
                     check_rows(self.pair, data)
+            for finding in grey_values(
+                self.pair, self.pair.example
+            ):  # the one finding of the data, not of the programs
+                warnings.warn(finding.sentence, stacklevel=4)
             # Nothing that learns moves before the first step, running statistics included.
             with self.pair.evaluation():
                 return self.objective.start(self.pair, self.data).to(self.device)

@@ -1,5 +1,7 @@
 """The doctor finds every planted fault, names the mend, and leaves sound pairs alone."""
 
+import warnings
+from copy import deepcopy
 from importlib import import_module
 from pathlib import Path
 
@@ -13,8 +15,9 @@ from torch import nn
 from aevb import guides
 from aevb.__main__ import main
 from aevb.commands import demo_command
+from aevb.data import load
 from aevb.findings import examine
-from aevb.inference import Pair
+from aevb.inference import Pair, fit
 from aevb.inference.doctor import doctor
 from aevb.models import LatentVariableModel, ProbabilisticPCA, likelihoods, networks, priors
 
@@ -384,3 +387,15 @@ def test_a_doctor_that_fails_loses_no_number(monkeypatch):
     monkeypatch.setattr(import_module("aevb.inference.doctor"), "doctor", broken)
     (finding,) = examine(Pair(model, guide).check(X), X)
     assert finding.severity == "warning" and "RuntimeError: no beds." in finding.sentence
+
+
+def test_fit_warns_of_grey_values_and_of_nothing_else():
+    model, guide, black_and_white = _first_example("README.md")
+    grey = load("digits").test
+    state = torch.get_rng_state()
+    with pytest.warns(UserWarning, match="scores grey values with a Bernoulli.*binarise"):
+        fit(model, guide, grey, steps=1, progress=False)
+    assert torch.equal(torch.get_rng_state(), state)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        fit(deepcopy(model), deepcopy(guide), black_and_white, steps=1, progress=False)
