@@ -8,7 +8,8 @@ parameters) is worked out once. So it holds as long as data and parameters do.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pyro
@@ -16,8 +17,11 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
+from .agreement import agree
 from .fixed_shapes import shaped_by_values
 from .products import redirect_products
+from .python_state import PythonState
+from .reads import WithoutReads
 
 if TYPE_CHECKING:
     from .compile import Flat
@@ -27,13 +31,14 @@ __all__ = ["captured", "worth_compiling"]
 Function = Callable[..., tuple[Tensor, ...]]
 
 _WORTH_COMPILING = 10_000_000  # evaluations times rows: some tens of seconds of a small net
-_RELATIVE, _ABSOLUTE = 1e-3, 1e-5  # how far the graph may be from the function
 
 
 def captured(function: Function, *examples: Tensor, compile: bool = False) -> Function:
     """Write a function down as a graph; it comes back as it is where it cannot be captured.
 
     The graph must give the same numbers at another place than the one it was captured at, from the same random state.
+    A function that reads a tensor's values into Python, draws outside torch or changes what it holds is left as it is.
+    What the function holds (numbers, parameters, switches) is taken as it is now: capture it anew after a change.
 
     Args:
         function: From tensors of the examples' shapes to tensors; it may draw, and take gradients inside.
@@ -42,34 +47,31 @@ def captured(function: Function, *examples: Tensor, compile: bool = False) -> Fu
             before. Where there is no compiler the graph runs as it is, and a warning says so.
 
     Returns:
-        A function of tensors of those shapes.
+        A function of such tensors; those of another shape or type are given to ``function`` itself.
 
     Example:
         >>> double = captured(lambda u: (2.0 * u,), torch.zeros(3))
         >>> double(torch.ones(3))
         (tensor([2., 2., 2.]),)
     """
-    from torch.fx.experimental.proxy_tensor import make_fx  # costs seconds where nothing is captured
-
     examples = tuple(example.detach().contiguous() for example in examples)  # the graph reshapes as this layout lets it
-    elsewhere = [_elsewhere(example) for example in examples]
-    devices = list({example.device for example in examples if example.device.type == "cuda"})
+    before = PythonState({"function": function})
     try:
-        with torch.random.fork_rng(devices), torch.no_grad(), pyro.validation_enabled(False):
-            graph = make_fx(function)(*examples)
-            if shaped_by_values(graph) is not None:
-                return function
-            _tidy(graph)
-            run = _compiled(graph, list(examples)) if compile else graph
-            with torch.random.fork_rng(devices):
-                expected = function(*elsewhere)
-            got = run(*elsewhere)
+        elsewhere, expected = _place_to_compare(function, examples)
+        filled = PythonState({"function": function})  # a first call may fill a cache
+        run = _graph(function, examples, compile)
+        with _aside(examples):
+            found = run(*elsewhere)
+        if filled.changed() is not None or before.drawn() is not None or not _all_agree(found, expected):
+            raise ValueError("the function is not the same when it is played again")
     except Exception:  # programs that branch on values: the handlers run at every evaluation, as they always may
+        before.restore()
         return function
-    if not all(_close(a, b) for a, b in zip(got, expected, strict=True)):
-        return function
+    kinds = [(example.shape, example.dtype) for example in examples]
 
     def replay(*arguments: Tensor) -> tuple[Tensor, ...]:
+        if [(argument.shape, argument.dtype) for argument in arguments] != kinds:
+            return function(*arguments)
         with torch.no_grad():
             return tuple(run(*(argument.contiguous() for argument in arguments)))
 
@@ -82,6 +84,40 @@ def worth_compiling(evaluations: int, rows: int) -> bool:
     It looks at the sizes and never at a clock, so that the same call always takes the same path.
     """
     return evaluations * rows >= _WORTH_COMPILING
+
+
+@contextmanager
+def _aside(examples: tuple[Tensor, ...]) -> Iterator[None]:
+    """Draw from the random streams without moving them; no gradients, none of Pyro's validation."""
+    devices = list({example.device for example in examples if example.device.type == "cuda"})
+    with torch.random.fork_rng(devices), torch.no_grad(), pyro.validation_enabled(False):
+        yield
+
+
+def _graph(function: Function, examples: tuple[Tensor, ...], compile: bool) -> Callable[..., Any]:
+    from torch.fx.experimental.proxy_tensor import make_fx  # costs seconds where nothing is captured
+
+    def overheard(*arguments: Tensor) -> tuple[Tensor, ...]:
+        with WithoutReads():
+            return function(*arguments)
+
+    with _aside(examples):
+        graph = make_fx(overheard)(*examples)
+    if (operation := shaped_by_values(graph)) is not None:
+        raise ValueError(f"the shapes behind {operation} depend on values")
+    _tidy(graph)
+    return _compiled(graph, list(examples)) if compile else graph
+
+
+def _place_to_compare(function: Function, examples: tuple[Tensor, ...]) -> tuple[list[Tensor], tuple[Tensor, ...]]:
+    """Arguments where the function is finite somewhere, and its values there."""
+    for elsewhere in (_halved, _repeated):
+        place = [elsewhere(example) for example in examples]
+        with _aside(examples):
+            values = function(*place)
+        if any(bool(torch.isfinite(value).any()) for value in values):
+            return place, values
+    raise ValueError("the function is finite nowhere that was looked at")
 
 
 def _compiled(graph: GraphModule, examples: list[Tensor]) -> Callable[..., Any]:
@@ -110,9 +146,14 @@ def _lifted(graph: GraphModule) -> Flat:
     return Flat(GraphModule(torch.nn.Module(), lifted), tuple(state))
 
 
-def _elsewhere(example: Tensor) -> Tensor:
+def _halved(example: Tensor) -> Tensor:
     """Other numbers of the same kind."""
-    return example * 0.5 + 0.1 if example.is_floating_point() else example.flip(0)
+    return example * 0.5 + 0.1 if example.is_floating_point() else _repeated(example)
+
+
+def _repeated(example: Tensor) -> Tensor:
+    """The first half of the rows, twice each and in another order."""
+    return example[torch.arange(len(example), device=example.device).flip(0) // 2] if example.dim() else example
 
 
 def _tidy(graph: GraphModule) -> None:
@@ -153,6 +194,10 @@ def _fold(graph: GraphModule) -> None:
     graph.graph.eliminate_dead_code()
 
 
+def _all_agree(found: Sequence[Tensor], expected: Sequence[Tensor]) -> bool:
+    return all(agree(a, b, absolute=1e-5) for a, b in zip(found, expected, strict=True))
+
+
 def _writes(node: Node) -> bool:
     schema = getattr(node.target, "_schema", None)
     return schema is not None and schema.is_mutable
@@ -160,12 +205,3 @@ def _writes(node: Node) -> bool:
 
 def _draws(node: Node) -> bool:
     return torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
-
-
-def _close(a: Tensor, b: Tensor) -> bool:
-    """Whether two results are one up to rounding, wherever they are numbers."""
-    finite = torch.isfinite(b)
-    if not torch.equal(finite, torch.isfinite(a)):
-        return False
-    a, b = a[finite].double(), b[finite].double()
-    return bool((a - b).norm() <= _RELATIVE * b.norm() + _ABSOLUTE)

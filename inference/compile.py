@@ -5,15 +5,15 @@ net's products. :func:`capture` runs one step with every tensor operation overhe
 and keeps the list: a graph of one batch shape, with no Pyro in it. Parameters, buffers, memory, optimiser state and the
 data are the graph's inputs and are changed in place, so everything else still sees them.
 
-What would go wrong in silence is refused aloud: the captured step must equal an eager step, from the same random state
-and on other rows than it was captured on, and nothing that wants a gradient may be baked in as a constant.
+What would go wrong in silence is refused aloud: the captured step must equal an eager step, from the same random state,
+on other rows and at other parameters than it was captured at; no tensor's value may be read into Python; and nothing
+that wants a gradient may be baked in as a constant. What Python holds is baked in, and is looked at again
+(:meth:`CapturedStep.outdated`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from copy import deepcopy
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,21 +25,17 @@ from torch.fx import GraphModule, Node
 from .data import Dataset, Tensors
 from .fixed_shapes import shaped_by_values
 from .objectives import Batch
-from .optimizers import Update, update_of
+from .optimizers import Update, step_hooks, update_of
 from .pair import as_data
 from .players import Players
 from .products import redirect_products
+from .reads import ReadError, WithoutReads
 from .step import EagerStep, NotFinite, Report, Turn, gradient_norm
+from .trial import CannotCaptureError, Trial, first_line, rows_of
 
 __all__ = ["CannotCaptureError", "CapturedStep", "Flat", "capture", "flatten_graph", "gathers_in_graph"]
 
 Runner = Callable[..., Any]
-
-_RELATIVE, _ABSOLUTE = 1e-3, 1e-6  # how far a captured step may be from the eager one
-
-
-class CannotCaptureError(RuntimeError):
-    """A step cannot be captured; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -56,46 +52,81 @@ class Flat:
 
 
 class CapturedStep:
-    """A captured step; it is called like an eager one."""
+    """A captured step; it is called like an eager one.
 
-    def __init__(
-        self,
-        run: Runner,
-        names: tuple[str, ...],
-        turns: list[tuple[str, ...]],
-        updates: list[Update],
-        broken: Tensor,
-        outside: Outside,
-    ) -> None:
-        self._run = run
-        self._names, self._turns, self._updates, self._broken = names, turns, updates, broken
-        self._outside = outside
-        self._constants = [update.constants for update in updates]
+    Args:
+        run: The graph, or what was built of it.
+        flat: The graph.
+        traced: What was learned while it was captured.
+        trial: The step it was captured from, with the state it reads.
+        batch: A batch as it takes it; all of them must be of its shapes.
+    """
+
+    def __init__(self, run: Runner, flat: Flat, traced: Traced, trial: Trial, batch: Batch) -> None:
+        self._run, self._flat, self._traced, self._trial = run, flat, traced, trial
+        self._updates, self._broken = list(trial.updates.values()), trial.broken
+        self._shapes = _shapes(batch)
+        self._constants = [update.constants for update in self._updates]
         self._settings = self._told()
+        self._memory = self._pointers()
         self._pending: list[tuple[Tensor, ...]] = []
         self.refresh()
         # Asking an accelerator for the flag makes it wait, so it is asked seldom.
-        self._patience = 1 if broken.device.type == "cpu" else 32
+        self._patience = 1 if self._broken.device.type == "cpu" else 32
 
-    @property
-    def valid(self) -> bool:
-        """Whether what was baked in still holds; new learning rates are taken over."""
+    def outdated(self) -> str | None:
+        """The name of something that was baked in and holds no more; new learning rates are taken over."""
+        if (changed := self._trial.python.changed()) is not None:
+            return changed
+        if self._pointers() != self._memory:
+            return "where a parameter or its optimiser's state lies"
+        if any(step_hooks(optimizer) for optimizer in self._trial.eager.players.optimizers.values()):
+            return "a hook of an optimiser"
         if (told := self._told()) != self._settings:
             if any(update.constants != kept for update, kept in zip(self._updates, self._constants, strict=True)):
-                return False
+                return "a setting of an optimiser"
             self._settings = told
             self.refresh()
-        return True
+        return None
+
+    def fits(self, batch: Batch) -> bool:
+        """Whether a batch has the shapes, the layout and the kinds of number that were captured."""
+        return _shapes(batch) == self._shapes
 
     def __call__(self, batch: Batch) -> Report:
         """Make the step; ``batch.data`` is empty where the graph gathers the rows itself."""
+        return self.overheard(batch)[0]
+
+    def overheard(self, batch: Batch) -> tuple[Report, list[Tensor]]:
+        """Make the step, and return as well the loss and the gradient's norm of every turn."""
         outputs = self._run(*batch.data, batch.rows, batch.step)
-        checked = len(self._names) + 2 * len(self._turns)
-        self._pending.append(outputs[len(self._names) : checked])
-        if len(self._pending) >= self._patience or self._outside.optimizers:
+        names = self._traced.names
+        checked = len(names) + 2 * len(self._traced.turns)
+        heard = outputs[len(names) : checked]
+        self._pending.append(heard)
+        if len(self._pending) >= self._patience or self._traced.outside.optimizers:
             self.settle()
-        self._outside.step(outputs[checked:])
-        return dict(zip(self._names, outputs, strict=False))
+        self._traced.outside.step(outputs[checked:])
+        return dict(zip(names, outputs, strict=False)), heard
+
+    def insist_on_equality(self, batch: Batch, *, moved: bool = False) -> None:
+        """Hold a step against an eager one, and put everything back.
+
+        Args:
+            batch: The batch, with its data.
+            moved: Where the parameters are moved a little as well.
+
+        Raises:
+            CannotCaptureError: They differ; the message says in what.
+        """
+        bare = batch._replace(data=()) if gathers_in_graph(self._trial.data) else batch
+
+        def settled(batch: Batch) -> tuple[Report, list[Tensor]]:
+            made = self.overheard(batch)
+            self.settle()
+            return made
+
+        self._trial.insist_on_equality(settled, batch, bare, moved=moved)
 
     def settle(self) -> None:
         """Look whether every step so far was finite.
@@ -107,7 +138,7 @@ class CapturedStep:
         if float(self._broken) == 0.0:
             return
         for position, checked in enumerate(pending):
-            for players, loss, norm in zip(self._turns, checked[::2], checked[1::2], strict=True):
+            for players, loss, norm in zip(self._traced.turns, checked[::2], checked[1::2], strict=True):
                 if not bool(torch.isfinite(loss + norm)):
                     error = NotFinite(players, float(loss), float(norm))
                     error.late = len(pending) - 1 - position
@@ -121,6 +152,11 @@ class CapturedStep:
 
     def _told(self) -> list[Any]:
         return [update.settings for update in self._updates]
+
+    def _pointers(self) -> list[int]:
+        """Where the state lies: a parameter may be given other memory (``p.data = ...``), an optimiser other state."""
+        moments = [tensor for update in self._updates for tensor in update.tensors]
+        return [*map(Tensor.data_ptr, self._flat.state), *map(id, moments)]
 
 
 def capture(
@@ -141,47 +177,73 @@ def capture(
     Raises:
         CannotCaptureError: The step cannot be captured; the message says why.
     """
+    updates, outside = _updates(eager, fused)
+    trial = Trial(eager, data, updates, torch.zeros((), device=batch.rows.device))
+    gathered = gathers_in_graph(data)
+    bare = batch._replace(data=()) if gathered else batch
+    graph, traced = _traced(trial, outside, bare)
+    mutable = [trial.broken, *trial.state, *(lr for update in updates.values() for lr in update.lr)]
+    flat = flatten_graph(graph, [*mutable, *rows_of(data)])
+    run = flat if build is None else build(flat)
+    captured = CapturedStep(run, flat, traced, trial, bare)
+    captured.insist_on_equality(batch, moved=True)
+    return captured
+
+
+@dataclass(frozen=True)
+class Traced:
+    """What a captured step returns: what it reports, then loss and norm of each turn, then gradients for outside."""
+
+    names: tuple[str, ...]
+    turns: list[tuple[str, ...]]
+    outside: Outside
+
+
+def _traced(trial: Trial, outside: Outside, batch: Batch) -> tuple[GraphModule, Traced]:
+    """Run one step with every tensor operation overheard, and put everything back."""
     from torch.fx.experimental.proxy_tensor import make_fx  # costs seconds where nothing is captured
 
-    updates, outside = _updates(eager, fused)
-    broken = torch.zeros((), device=batch.rows.device)
+    eager = trial.eager
     names: tuple[str, ...] = ()
     turns: list[tuple[str, ...]] = []
 
     def whole_step(*arguments: Tensor) -> list[Tensor]:
         nonlocal names
         *given, rows, step = arguments
-        part = tuple(given) or as_data(data[rows])
+        part = tuple(given) or as_data(trial.data[rows])
         checked: list[Tensor] = []
-        mover = _Mover(eager.players, updates, broken, turns, checked, outside)
-        inner = Batch(part, rows, batch.size, step)
-        report = eager.play(inner, mover)
+        mover = _Mover(eager.players, trial.updates, trial.broken, turns, checked, outside)
+        with WithoutReads():
+            report = eager.play(Batch(part, rows, batch.size, step), mover)
         names = tuple(report)
         return [*report.values(), *checked, *mover.left]
 
-    gathered = gathers_in_graph(data)
-    given = () if gathered else batch.data
     births = eager.pair.births
-    with _unchanged(eager, updates, broken), pyro.validation_enabled(False):
-        # Captured on other rows, data and step than it is checked on: what was read as a number shows.
-        other = [part.flip(0) for part in given]
+    # Captured on other rows, data and step than it is checked on: what was read as a number shows.
+    other = [_other_rows(part) for part in (*batch.data, batch.rows)]
+    with trial.unchanged(), pyro.validation_enabled(False):
         try:
-            graph = make_fx(whole_step)(*other, batch.rows.flip(0), batch.step + 7)
+            graph = make_fx(whole_step)(*other, batch.step + 7)
+        except ReadError as error:
+            raise CannotCaptureError(str(error)) from error
         except CannotCaptureError:
             raise
         except Exception as error:
-            raise CannotCaptureError(_first_line(error)) from error
+            raise CannotCaptureError(first_line(error)) from error
     if (operation := shaped_by_values(graph)) is not None:
         raise CannotCaptureError(f"the shapes behind {operation} depend on draws or data (a rejection loop, a mask)")
     if eager.pair.births != births:
         raise CannotCaptureError("a parameter was born during the step")
-    mutable = [broken, *_state(eager, updates), *(lr for update in updates.values() for lr in update.lr)]
-    rows_of_data = [data] if isinstance(data, Tensor) else list(data.parts) if isinstance(data, Tensors) else []
-    flat = flatten_graph(graph, [*mutable, *rows_of_data])
-    run = flat if build is None else build(flat)
-    captured = CapturedStep(run, names, turns, list(updates.values()), broken, outside)
-    _insist_on_equality(eager, updates, broken, captured, batch, gathered)
-    return captured
+    return graph, Traced(names, turns, outside)
+
+
+def _other_rows(part: Tensor) -> Tensor:
+    """The first half of the rows, twice each and in another order: what sums over a batch is another number."""
+    return part[torch.arange(len(part), device=part.device).flip(0) // 2]
+
+
+def _shapes(batch: Batch) -> list[Any]:
+    return [(part.shape, part.dtype, part.stride()) for part in (*batch.data, batch.rows)]
 
 
 def gathers_in_graph(data: Dataset) -> bool:
@@ -299,73 +361,10 @@ class Outside:
 
 def _updates(eager: EagerStep, fused: bool) -> tuple[dict[str, Update], Outside]:
     """The updates that can be part of the graph, and the optimisers that cannot."""
+    if hooked := [player for player, o in eager.players.optimizers.items() if step_hooks(o)]:
+        raise CannotCaptureError(
+            f"the optimiser of {' and '.join(hooked)} has a step hook, which a graph would pass by"
+        )
     found = {player: update_of(optimizer, fused) for player, optimizer in eager.players.optimizers.items()}
     updates = {player: update for player, update in found.items() if update is not None}
     return updates, Outside({p: o for p, o in eager.players.optimizers.items() if p not in updates})
-
-
-def _state(eager: EagerStep, updates: dict[str, Update]) -> list[Tensor]:
-    """Everything that a step may change in place."""
-    modules = (eager.pair, eager.memory)
-    owned = [tensor for module in modules for tensor in (*module.parameters(), *module.buffers())]
-    optimizers = eager.players.optimizers.values()
-    owned += [p for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]]
-    owned += [tensor for update in updates.values() for tensor in update.tensors]
-    return list({id(tensor): tensor for tensor in owned}.values())
-
-
-@contextmanager
-def _unchanged(eager: EagerStep, updates: dict[str, Update], broken: Tensor) -> Iterator[None]:
-    """Put state and random streams back afterwards."""
-    state = [*_state(eager, updates), broken]
-    kept = [tensor.detach().clone() for tensor in state]
-    others = [optimizer for player, optimizer in eager.players.optimizers.items() if player not in updates]
-    states = [deepcopy(optimizer.state_dict()) for optimizer in others]
-    devices = [broken.device] if broken.device.type == "cuda" else []
-    try:
-        with torch.random.fork_rng(devices):
-            yield
-    finally:
-        with torch.no_grad():
-            for tensor, value in zip(state, kept, strict=True):
-                tensor.copy_(value)
-        for optimizer, before in zip(others, states, strict=True):
-            optimizer.load_state_dict(before)
-
-
-def _insist_on_equality(
-    eager: EagerStep, updates: dict[str, Update], broken: Tensor, captured: CapturedStep, batch: Batch, gathered: bool
-) -> None:
-    results = []
-    bare = batch._replace(data=()) if gathered else batch
-    for step, argument in ((eager, batch), (captured, bare)):
-        with _unchanged(eager, updates, broken):
-            try:
-                report = step(argument)
-            except NotFinite:  # the run itself will say so, with its step and its site
-                return
-            except RuntimeError as error:
-                raise CannotCaptureError(_first_line(error)) from error
-            results.append(([v.detach().clone() for v in _state(eager, updates)], report))
-    (state, report), (captured_state, captured_report) = results
-    if eager.players.outdated:
-        raise CannotCaptureError("a parameter was born during the step")
-    for name, value in report.items():
-        if not _close(captured_report[name], value):
-            raise CannotCaptureError(
-                f"the captured step reports {name} {float(captured_report[name]):g}, the eager one {float(value):g}: "
-                "something in the programs is read as a Python number or drawn outside torch"
-            )
-    if not all(_close(a, b) for a, b in zip(captured_state, state, strict=True)):
-        raise CannotCaptureError("the captured step leaves other parameters than the eager one")
-
-
-def _close(a: Tensor, b: Tensor) -> bool:
-    """Whether two results are one up to rounding (a rare entry may differ where rounding decides a sign)."""
-    apart = (a.double() - b.double()).norm()
-    return bool(apart <= _RELATIVE * b.double().norm() + _ABSOLUTE)
-
-
-def _first_line(error: BaseException) -> str:
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text[:200]}"

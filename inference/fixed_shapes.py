@@ -12,6 +12,8 @@ from torch.fx import GraphModule, Node
 
 __all__ = ["shaped_by_values"]
 
+_UNTAGGED = (torch.ops.aten._pack_padded_sequence.default,)  # torch does not say so of it
+
 
 def shaped_by_values(graph: GraphModule) -> str | None:
     """The first operation of a traced graph whose output's shape depends on values, by name; ``None`` if there is none.
@@ -24,7 +26,7 @@ def shaped_by_values(graph: GraphModule) -> str | None:
     """
     for node in graph.graph.nodes:
         tags = getattr(node.target, "tags", ())
-        if torch.Tag.dynamic_output_shape in tags and not _by_position(node):
+        if node.target in _UNTAGGED or (torch.Tag.dynamic_output_shape in tags and not _by_position(node)):
             return str(node.target)
     return None
 

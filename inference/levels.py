@@ -25,6 +25,10 @@ _LEVELS = ("auto", "never", "graph", "full")
 _WORTH_CAPTURING = 50  # steps: capturing costs about as much as so many
 _WORTH_COMPILING = 30_000  # steps: those after the switch win back what looking after the compiler costs
 _SWITCH = 10_000  # the step from which a long run is compiled
+_FREE = 3  # captures, or compilations, before they have to be worth it
+_CHECKS = frozenset(
+    10**power for power in range(1, 9)
+)  # steps after a capture at which it is held against an eager one
 
 
 class Levels:
@@ -49,6 +53,9 @@ class Levels:
         self._compiling = level == "full" or (level == "auto" and steps >= _WORTH_COMPILING)
         self._switch = 0 if level == "full" else _SWITCH
         self._background: Background | None = None
+        self._captures = self._compilations = self._captured_at = 0
+        self._outdated: str | None = None
+        self._shapes_told = False
 
     @property
     def gathers(self) -> bool:
@@ -61,15 +68,28 @@ class Levels:
         Raises:
             NotFinite: This step, or one shortly before it, is not finite.
         """
-        if self._capturing and (self._captured is None or not self._captured.valid):
+        if self._capturing and (self._captured is None or self._outdated is not None):
             self._capture(self._with_data(batch), step)
         elif self._captured is not None and self._compiling and step == self._switch:
-            self._compile(self._with_data(batch))
+            self._compile(self._with_data(batch), step)
+        if self._captured is not None and step - self._captured_at in _CHECKS:
+            self._check(self._with_data(batch), step)
         if self._captured is None:
             return self.eager(self._with_data(batch))
         if self.gathers and batch.data:
             batch = batch._replace(data=())
-        return self._captured(batch)
+        return self._captured(batch) if self._captured.fits(batch) else self._unlike(batch)
+
+    def look(self, data: Dataset) -> None:
+        """Look whether what a captured step took from Python still holds; called where the user's code has run.
+
+        Args:
+            data: The data set, which may have been replaced.
+        """
+        if data is not self.data:
+            self.data, self._outdated = data, "the data set"
+        elif self._captured is not None and self._outdated is None:
+            self._outdated = self._captured.outdated()
 
     def settle(self) -> None:
         """Look whether all steps so far were finite.
@@ -82,20 +102,57 @@ class Levels:
 
     def _capture(self, batch: Batch, step: int) -> None:
         self.settle()
+        changed, self._outdated = self._outdated, None
+        self._captures += 1
+        if self._captures > _FREE + step // _WORTH_CAPTURING:
+            self._give_up(
+                f"{changed} has changed before step {step}, too often to capture the step anew each time; hold it in a "
+                "buffer that is changed in place"
+            )
+            return
         try:
             self._captured = capture(self.eager, self.data, batch)
         except CannotCaptureError as error:
-            self._captured, self._capturing = None, False
-            _say(f"the training step runs uncaptured, several times slower on a small net: {error}.")
+            self._give_up(str(error))
             return
+        self._captured_at = step
         if self._compiling and step >= self._switch:
-            self._compile(batch)
+            self._compile(batch, step)
         elif self._compiling and self._background is None:
             self._compile_beside(batch)
 
-    def _compile(self, batch: Batch) -> None:
+    def _check(self, batch: Batch, step: int) -> None:
+        """Hold the captured step against an eager one once more: what was read outside torch may have changed."""
+        assert self._captured is not None
+        self.settle()
+        try:
+            if self._captured.fits(batch._replace(data=()) if self.gathers else batch):
+                self._captured.insist_on_equality(batch)
+        except CannotCaptureError as error:
+            began = self._captured_at
+            self._give_up(f'{error}; steps {began} to {step} may be wrong, train again with compile="never"')
+
+    def _give_up(self, reason: str) -> None:
+        self._captured, self._capturing = None, False
+        _say(f"the training step runs uncaptured, several times slower on a small net: {reason}.")
+
+    def _unlike(self, batch: Batch) -> Report:
+        """A step on a batch of another shape than the captured ones."""
+        self.settle()
+        if not self._shapes_told:
+            self._shapes_told = True
+            shapes = [tuple(part.shape) for part in batch.data]
+            _say(f"batches differ in shape ({shapes}); those unlike the first run uncaptured, several times slower.")
+        return self.eager(batch)
+
+    def _compile(self, batch: Batch, step: int) -> None:
         """Capture once more with updates that a compiler can fuse, and hold the compiled step against the eager one."""
         self.settle()
+        self._compilations += 1
+        if self._compilations > _FREE + step // _SWITCH:
+            self._compiling = False
+            _say("the captured step runs uncompiled: what it takes from Python changes too often to compile it anew.")
+            return
         try:
             if self._background is not None:
                 self._background.wait()

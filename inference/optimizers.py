@@ -17,8 +17,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
-__all__ = ["Update", "update_of"]
+__all__ = ["Update", "step_hooks", "update_of"]
 
 Group = dict[str, Any]
 
@@ -51,13 +52,13 @@ class Update:
     @property
     def settings(self) -> list[Group]:
         """Everything an optimiser was told; while it is the same, so are learning rates and constants."""
-        return [{**group, "params": None} for group in self.optimizer.param_groups]
+        return [{**group, "params": [*map(id, group["params"])]} for group in self.optimizer.param_groups]
 
     @property
     def constants(self) -> tuple[Any, ...]:
         """What a captured update has baked in; if it changes, the step is captured again."""
         return tuple(
-            tuple((k, v) for k, v in group.items() if k not in ("params", "lr"))
+            (*((k, v) for k, v in group.items() if k not in ("params", "lr")), *map(id, group["params"]))
             for group in self.optimizer.param_groups
         )
 
@@ -84,6 +85,14 @@ def update_of(optimizer: torch.optim.Optimizer, fused: bool) -> Update | None:
     dtype = torch.float64 if device.type == "cpu" else torch.float32
     lr = tuple(torch.tensor(float(group["lr"]), dtype=dtype, device=device) for group in optimizer.param_groups)
     return Update(optimizer, lr, fused)
+
+
+def step_hooks(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether something is called before or after an optimiser's step, or in its place (torch's schedulers aside)."""
+    everywhere = (_global_optimizer_pre_hooks, _global_optimizer_post_hooks)
+    own = (optimizer._optimizer_step_pre_hooks, optimizer._optimizer_step_post_hooks)
+    step = vars(optimizer).get("step")
+    return any(everywhere) or any(own) or not (step is None or hasattr(step, "_wrapped_by_lr_sched"))
 
 
 def _supported(group: Group) -> bool:

@@ -81,6 +81,21 @@ class EagerStep:
         with pyro.validation_enabled(False):
             return self.play(batch, self._move)
 
+    def overheard(self, batch: Batch) -> tuple[Report, list[Tensor]]:
+        """Make the step, and return as well the loss and the gradient's norm of every turn.
+
+        Raises:
+            NotFinite: A loss or a gradient is not finite.
+        """
+        heard: list[Tensor] = []
+
+        def move(turns: list[Turn]) -> None:
+            heard.extend(value for turn in turns for value in (turn.loss.detach().clone(), gradient_norm(turn)))
+            self._move(turns)
+
+        with pyro.validation_enabled(False):
+            return self.play(batch, move), heard
+
     def play(self, batch: Batch, move: Mover) -> Report:
         """Carry out every phase of a step, parameters moved as ``move`` says; return what the objective reports."""
         report: Report = {}

@@ -91,7 +91,13 @@ def fit(
         device: ``"auto"`` (an accelerator where there is one), ``"cpu"``, ``"cuda"``...
         compile: ``"graph"`` runs the step as one captured graph, the same to rounding; ``"full"`` compiles that graph;
             ``"auto"`` does what pays in a run of this length; ``"never"`` runs the programs themselves at each step.
-            A pair that cannot be captured runs as under ``"never"``, and a warning says why.
+            A pair that cannot be captured runs as under ``"never"``, and a warning says why: one that reads a tensor's
+            values into Python, draws outside torch, or changes what it holds at every step. Numbers, switches, hooks
+            and tensors that the programs hold (in modules and objects, in what a function closes over, in globals and
+            settings of the optimisers) are looked at where observers or the caller may have changed them, and the step
+            is captured anew; every tenfold number of steps it is held against one under ``"never"``. What that cannot
+            see in between is what no Python object of the programs holds: a clock, a file, an environment variable, an
+            iterator, the inside of a library's object. Pass such a number through a buffer that is written in place.
         precision: Of the matrix products in training: ``"float32"``, or ``"bfloat16"``, faster where the processor has
             units for it; log-densities, sums and updates stay in float32. Estimates are always made in float32.
         clip_norm: The norm that the gradient of a loss is scaled down to where it is larger.
@@ -243,6 +249,7 @@ class Fit:
     def drain(self) -> Run:
         """Step to the end, and return the run."""
         with self._progress:
+            self._make_step.look(self.data)
             while not self.done:
                 with self.random:  # once an epoch: the stream need not be put away between steps nobody sees
                     while not self._step():
@@ -252,6 +259,7 @@ class Fit:
 
     def advance(self) -> dict[str, Tensor]:
         """Make one step and return what the objective reports of it."""
+        self._make_step.look(self.data)
         with self.random:
             over = self._step()
         if over:
@@ -354,6 +362,8 @@ class Fit:
         self._progress.row(row)
         for observer in self.observers:
             observer(self)
+        if self.observers:
+            self._make_step.look(self.data)
         if self.checkpoint is not None:
             write_checkpoint(self, self.checkpoint)
         if self.done:  # after the checkpoint, from which a longer run may go on where this one stood
