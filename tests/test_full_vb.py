@@ -57,18 +57,12 @@ def data():
     return x, x @ torch.tensor([1.0, -0.8, 1.5]) + _NOISE * torch.randn(60)
 
 
-class Settling(torch.optim.Adam):
-    """Adam whose learning rate falls, so that the last steps average the draws away."""
-
-    def __init__(self, parameters, lr, steps):
-        super().__init__(parameters, lr=lr)
-        self.first, self.steps, self.done = lr, steps, 0
-
-    def step(self, closure=None):
-        for group in self.param_groups:
-            group["lr"] = self.first * max(1e-3, 1.0 - self.done / self.steps) ** 2
-        self.done += 1
-        return super().step(closure)
+def settle(loop, first):
+    """Let the learning rate fall, so that the last steps average the draws away."""
+    rate = first * max(1e-3, 1.0 - loop.step / loop.length.steps) ** 2
+    for optimizer in loop.players.optimizers.values():
+        for group in optimizer.param_groups:
+            group["lr"] = rate
 
 
 def posterior(model, data, *, steps=1000, num_samples=4, prior_scale=1.0, batch_size=60):
@@ -77,15 +71,14 @@ def posterior(model, data, *, steps=1000, num_samples=4, prior_scale=1.0, batch_
         guide,
         data,
         objective=FullVB(num_samples=num_samples, prior_scale=prior_scale, init_scale=0.2),
-        optimizer=lambda parameters: Settling(parameters, 0.03, steps),
+        optimizer=lambda parameters: torch.optim.Adam(parameters, lr=0.03),
         steps=steps,
         batch_size=batch_size,
         progress=False,
         device="cpu",
-        compile="never",  # an optimiser of one's own is not captured
     )
     for _ in loop:
-        pass
+        settle(loop, 0.03)
     return FullVB.posterior(loop.memory), loop.pair
 
 
