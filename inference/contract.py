@@ -39,7 +39,10 @@ def check_pair(pair: Pair, data: Data) -> None:
             'condition one on the data: pyro.sample("x", likelihood, obs=x).'
         )
     if not latent:
-        raise ContractError("the model has no latent site: every pyro.sample in it has obs=....")
+        raise ContractError(
+            "the model has no latent site: every pyro.sample in it has obs=...; draw one that has none: "
+            'z = pyro.sample("z", prior).'
+        )
     for role, sites in (("model", model_sites), ("guide", guide_sites)):
         for name, site in sites.items():
             _check_plate(role, name, site, batch)
@@ -124,7 +127,10 @@ def _check_numbers(data: Data) -> None:
     """Refuse infinite data outright; NaN is refused below unless the model masks it."""
     for position, part in enumerate(data):
         if part.is_floating_point() and bool(part.isinf().any()):
-            raise ContractError(f"argument {position} of the programs (shape {tuple(part.shape)}) holds infinities.")
+            raise ContractError(
+                f"argument {position} of the programs (shape {tuple(part.shape)}) holds infinities; "
+                "drop those rows, or clip the values."
+            )
 
 
 def _trace(pair: Pair, program: Program, data: Data, num_samples: int | None, role: str) -> Sites:
@@ -134,27 +140,53 @@ def _trace(pair: Pair, program: Program, data: Data, num_samples: int | None, ro
         if isinstance(error, ContractError):
             raise
         detail = " ".join(str(error).split())
-        if num_samples is None:
-            mend = (
-                "one pyro.plate of size len(x) at dim -1 must hold every site, and what belongs to one "
-                "datapoint (pixels, latent dimensions) goes into the event: dist.Normal(loc, scale).to_event(1)"
-            )
-        else:
-            mend = (
-                "it runs on the batch alone but not with a sample dimension in front: latents arrive as "
-                "[num_samples, batch, ...], so index from the right (x[..., 0], reshape(*z.shape[:-1], ...))"
-            )
-        if any(word in detail for word in ("dtype", "Byte", "Long", "same type", "Double")):
-            kinds = ", ".join(str(part.dtype).removeprefix("torch.") for part in data)
-            mend = (
-                f"the data are {kinds}: cast them to the type of the parameters, x.float(), or the parameters to theirs"
-            )
-        if "to satisfy the constraint" in detail:
-            mend = "bound what the distribution is given (exp or softplus for a scale), and look for NaN in it"
-        if any(part.is_floating_point() and bool(part.isnan().any()) for part in data):
-            mend = "the data hold NaN: drop those rows, or take a guide and a model that mask missing entries"
+        mend = _mend(pair, program, data, num_samples, detail)
         shapes = ", ".join(str(tuple(part.shape)) for part in data)
         raise ContractError(f"the {role} fails on data of shape {shapes}: {detail}. Mend: {mend}.") from error
+
+
+def _mend(pair: Pair, program: Program, data: Data, num_samples: int | None, detail: str) -> str:
+    """What would help: the data are blamed only where the program runs once they are changed."""
+    filled = tuple(part.nan_to_num() for part in data)
+    if any(bool(part.isnan().any()) for part in data) and _runs(pair, program, filled, num_samples):
+        return "the data hold NaN: drop those rows, or take a guide and a model that mask missing entries"
+    kind = next((p.dtype for p in pair.parameters() if p.is_floating_point()), torch.get_default_dtype())
+    alike = tuple(part.to(kind) for part in data)
+    for changed in (alike, (alike[0], *data[1:])):  # labels beside the data may have to stay whole numbers
+        if any(part.dtype != kind for part in data) and _runs(pair, program, changed, num_samples):
+            kinds = ", ".join(str(part.dtype).removeprefix("torch.") for part in data)
+            wanted = str(kind).removeprefix("torch.")
+            return (
+                f"the data are {kinds}: cast them to the type of the parameters, {wanted}, or the parameters to theirs"
+            )
+    if "to satisfy the constraint" in detail:
+        return "bound what the distribution is given (exp or softplus for a scale), and look for NaN in it"
+    if num_samples is not None:
+        return f"it runs on the batch alone but not with a sample dimension in front: {_broadcasting_mend(detail)}"
+    return (
+        "one pyro.plate of size len(x) at dim -1 must hold every site, and what belongs to one "
+        "datapoint (pixels, latent dimensions) goes into the event: dist.Normal(loc, scale).to_event(1)"
+    )
+
+
+def _broadcasting_mend(detail: str) -> str:
+    if any(words in detail for words in ("running_mean", "more than 1 value per channel", "2D or 3D input")):
+        return (
+            "a batch norm takes rows of features alone: fold what is in front and unfold it again, "
+            "norm(h.flatten(0, -2)).view_as(h), or take nn.LayerNorm"
+        )
+    return (
+        "latents arrive as [num_samples, batch, ...], so index from the right (z[..., 0]) and keep leading dimensions "
+        "in every reshape (h.reshape(*h.shape[:-1], ...))"
+    )
+
+
+def _runs(pair: Pair, program: Program, data: Data, num_samples: int | None) -> bool:
+    try:
+        pair.trace(program, data, num_samples)
+    except (ValueError, RuntimeError, AssertionError, IndexError):
+        return False
+    return True
 
 
 def _check_plate(role: str, name: str, site: Any, batch: int) -> None:
@@ -163,13 +195,14 @@ def _check_plate(role: str, name: str, site: Any, batch: int) -> None:
     holder = next((frame for frame in frames if frame.dim == -1), None)
     if holder is None:
         raise ContractError(
-            f"{here} lies outside a plate over the batch, so its log-probability is not one number a datapoint; "
-            f'put it inside: with pyro.plate("data", len(x)). '
+            f"{here} lies outside a plate over the batch at dim -1, so its log-probability is not one number a "
+            f'datapoint; put it inside: with pyro.plate("data", len(x)). '
             "A latent that all datapoints share is a parameter here, not a site."
         )
     if holder.size != batch or holder.full_size not in (None, batch):
+        whole = "" if holder.full_size in (None, holder.size) else f", which stands for {holder.full_size} rows"
         raise ContractError(
-            f"{here} lies in plate {holder.name!r} of size {holder.size}, but the batch has {batch} rows; "
+            f"{here} lies in plate {holder.name!r} of size {holder.size}{whole}, but the batch has {batch} rows; "
             f"write pyro.plate({holder.name!r}, len(x)): a minibatch is the argument, and the trainer weighs it."
         )
 
@@ -208,7 +241,7 @@ def _check_support(name: str, fn: Any, seen: Tensor) -> None:
     raise ContractError(
         f"the data of observed site {name!r} (shape {tuple(seen.shape)}, values in [{low:g}, {high:g}]) leave "
         f"the support {support!r} of its {type(_layers(fn)[-1]).__name__} likelihood; scale or binarise the "
-        "data, or take a likelihood of that support."
+        "data, or take a likelihood whose support holds them."
     )
 
 
@@ -221,7 +254,15 @@ def _layers(fn: Any) -> list[Any]:
 
 def _check_log_prob(role: str, name: str, site: Any, batch: int) -> None:
     expected = {frame.dim: frame.size for frame in site["cond_indep_stack"] if frame.vectorized}
-    log_prob = site_log_prob(site, 1)
+    try:
+        log_prob = site_log_prob(site, 1)
+    except (ValueError, RuntimeError) as error:
+        value, law = tuple(site["value"].shape), tuple(site["fn"].shape())
+        raise ContractError(
+            f"{role} site {name!r} has a value of shape {value}, which its distribution of shape {law} cannot score "
+            f"({' '.join(str(error).split())}); give the two one shape: as many outputs of the network as the data have "
+            "columns."
+        ) from error
     shape = tuple(log_prob.shape)
     allowed = tuple(expected.get(dim, 1) for dim in range(-max(-d for d in expected), 0))
     if shape != allowed:
@@ -271,7 +312,7 @@ def _check_broadcasting(pair: Pair, data: Data) -> None:
         detail = " ".join(str(error).split())
         raise ContractError(
             f"the model fails with a sample dimension in front ([num_samples, batch, ...]): {detail}. "
-            "Index latents from the right (z[..., 0]) and keep leading dimensions in every reshape."
+            f"Mend: {_broadcasting_mend(detail)}."
         ) from error
     for what, value in (("log-prior", log_prior), ("log-likelihood", log_lik)):
         if not bool(torch.isfinite(value).all()):
