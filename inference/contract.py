@@ -260,8 +260,8 @@ def _check_log_prob(role: str, name: str, site: Any, batch: int) -> None:
         value, law = tuple(site["value"].shape), tuple(site["fn"].shape())
         raise ContractError(
             f"{role} site {name!r} has a value of shape {value}, which its distribution of shape {law} cannot score "
-            f"({' '.join(str(error).split())}); give the two one shape: as many outputs of the network as the data have "
-            "columns."
+            f"({' '.join(str(error).split())}); give the two one shape: as many outputs of the network as the data "
+            "have columns."
         ) from error
     shape = tuple(log_prob.shape)
     allowed = tuple(expected.get(dim, 1) for dim in range(-max(-d for d in expected), 0))
