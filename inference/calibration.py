@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from . import uniformity
-from .coordinates import flatten, log_density, unflatten
+from .coordinates import flatten, log_density, side_by_side, unflatten
 from .data import as_dataset
 from .hmc import sample
 from .pair import Data, Pair, as_data
@@ -249,9 +249,23 @@ def simulation_based_calibration(
         truth, simulated = pair.simulate(frame)
         draws = sampler(pair, simulated, num_draws)
         ranks = {name: _ranks(truth[name][0], value) for name, value in draws.items()}
-        every = {name: torch.cat([truth[name], value]) for name, value in draws.items()}
-        joint = _joint_quantities(pair, every, simulated)
-    return Calibration(ranks, num_draws, {name: _ranks(value[0], value[1:]) for name, value in joint.items()})
+        joint = _joint_ranks(pair, {name: torch.cat([truth[name], value]) for name, value in draws.items()}, simulated)
+    return Calibration(ranks, num_draws, joint)
+
+
+def _joint_ranks(pair: Pair, z: dict[str, Tensor], data: Data) -> dict[str, Tensor]:
+    """Ranks ``[simulations, 1]`` of the first latents ``[L + 1, simulations, *event]`` among the others.
+
+    The truth is scored at a random place: a density's last digit may be a matter of where in a tensor it is computed,
+    and of an exact guide log p(x, z) - log q(z|x) has no other digits than those to differ in.
+    """
+    shape = next(iter(z.values())).shape[:2]
+    order = torch.rand(shape, device=data[0].device).argsort(0)  # at [k, n] stands what was order[k, n]
+    columns = torch.arange(shape[1], device=order.device)
+    found = _joint_quantities(pair, {name: value[order, columns] for name, value in z.items()}, data)
+    back = order.argsort(0)
+    sorted_back = {name: value.gather(0, back) for name, value in found.items()}
+    return {name: _ranks(value[0], value[1:]) for name, value in sorted_back.items()}
 
 
 def _joint_quantities(pair: Pair, z: dict[str, Tensor], data: Data) -> dict[str, Tensor]:
@@ -277,14 +291,9 @@ def _distance(pair: Pair, z: dict[str, Tensor], part: Data) -> Tensor:
     prior = pair.sample_prior(part, _REFERENCES)
     log_lik = pair.log_densities(prior, part)[1]
     picked = (log_lik - torch.empty_like(log_lik).exponential_().log()).argmax(0)  # one, with odds p(x|z)
-    places = _places(prior)
+    places = side_by_side(prior)
     reference = places[picked, torch.arange(len(picked), device=picked.device)]
-    return ((_places(z) - reference) / places.std(0).clamp(min=1e-12)).square().sum(-1)
-
-
-def _places(z: dict[str, Tensor]) -> Tensor:
-    """Latents side by side as numbers, ``[K, batch, D]``."""
-    return torch.cat([value.reshape(*value.shape[:2], -1).double() for value in z.values()], dim=-1)
+    return ((side_by_side(z) - reference) / places.std(0).clamp(min=1e-12)).square().sum(-1)
 
 
 def _first(conditions: Any, rows: int, device: torch.device) -> Data:

@@ -14,7 +14,7 @@ from torch.distributions import Transform, biject_to, constraints
 
 from .pair import Data, LatentSite, Pair
 
-__all__ = ["dimension", "flatten", "log_density", "unflatten"]
+__all__ = ["dimension", "flatten", "log_density", "side_by_side", "unflatten"]
 
 
 def dimension(pair: Pair) -> int:
@@ -26,6 +26,11 @@ def flatten(pair: Pair, z: dict[str, Tensor]) -> Tensor:
     """Map latents ``{site: [K, batch, *event]}`` to one unconstrained tensor ``[K, batch, D]``."""
     parts = [_bijection(site).inv(z[site.name]) for site in pair.latents]
     return torch.cat([part.reshape(*part.shape[:2], -1) for part in parts], dim=-1)
+
+
+def side_by_side(z: dict[str, Tensor]) -> Tensor:
+    """Latents ``{site: [K, batch, *event]}`` as they are, discrete ones too, in one tensor ``[K, batch, D]``."""
+    return torch.cat([value.reshape(*value.shape[:2], -1).double() for value in z.values()], dim=-1)
 
 
 def unflatten(pair: Pair, u: Tensor) -> tuple[dict[str, Tensor], Tensor]:

@@ -22,6 +22,7 @@ from .rate import site_rate
 __all__ = ["ACTIVE", "LatentUse", "Usage", "latent_usage"]
 
 ACTIVE = 0.01
+_RATE = 0.1  # nats of a latent that is used, though its posterior means stay where they are
 _ROWS = 500
 
 
@@ -73,8 +74,16 @@ class Usage:
 
     @property
     def unused(self) -> tuple[str, ...]:
-        """The latents of which fewer than half the dimensions are active."""
-        return tuple(n for n, use in self.sites.items() if int(use.active.sum()) < use.activity.numel() / 2)
+        """The latents of which fewer than half the dimensions are active.
+
+        One whose posteriors differ in more than their means (two modes at +-x) has a rate though none is active.
+        """
+        active = {name: int(use.active.sum()) for name, use in self.sites.items()}
+        return tuple(
+            name
+            for name, use in self.sites.items()
+            if active[name] < use.activity.numel() / 2 and (active[name] or float(use.rate.sum()) < _RATE)
+        )
 
     @property
     def warnings(self) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .coordinates import flatten
+from .coordinates import side_by_side
 from .data import as_dataset, chunks
 from .elbo_surgery import elbo_surgery
 from .pair import Data, Pair, as_data
@@ -163,7 +163,7 @@ def energy_test(first: Tensor, second: Tensor, *, num_permutations: int = 499) -
 
 
 def _one_draw_each(pair: Pair, rows: Data) -> Tensor:
-    return torch.cat([flatten(pair, pair.sample_guide(part))[0] for part in chunks(_as(rows), _ROWS)]).cpu()
+    return torch.cat([side_by_side(pair.sample_guide(part))[0] for part in chunks(_as(rows), _ROWS)]).cpu()
 
 
 def _p_values(pair: Pair, rows: Data, num_samples: int) -> Tensor:

@@ -234,6 +234,8 @@ def _whether_the_model_could_have_made_the_data(case: Case) -> str:
 
 
 def _which_latents_are_used(case: Case) -> str:
+    if len(case.data) < 2:
+        raise ValueError("a single datapoint does not tell what moves with the data.")
     found = case.found["usage"] = latent_usage(case.pair, case.data, seed=case.seed)
     total = sum(use.activity.numel() for use in found.sites.values())
     said = f"Of {total} latent dimensions {found.num_active} move with the data."

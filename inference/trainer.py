@@ -393,9 +393,7 @@ class Fit:
             for data in (self.data, self.validation):
                 if data is not None:
                     check_rows(self.pair, data)
-            for finding in grey_values(
-                self.pair, self.pair.example
-            ):  # the one finding of the data, not of the programs
+            for finding in grey_values(self.pair, self.pair.example):
                 warnings.warn(finding.sentence, stacklevel=4)
             # Nothing that learns moves before the first step, running statistics included.
             with self.pair.evaluation():

@@ -154,3 +154,16 @@ def test_a_discrete_latent_has_uniform_ranks_by_random_ties():
 
     pair = Pair(discrete, exact).check(torch.zeros(3))
     assert not simulation_based_calibration(pair, num_simulations=1000).fails
+
+
+def test_the_last_digit_of_a_density_may_hang_on_its_place(monkeypatch):
+    """Of an exact guide the log-weight is one number, and where in a tensor it is computed all that tells two apart."""
+    pair, log_joint = _guide(), Pair.log_joint
+
+    def placed(self, z, data):
+        value = log_joint(self, z, data)
+        return value + 1e-9 * torch.arange(len(value), dtype=value.dtype).unsqueeze(-1)
+
+    monkeypatch.setattr(Pair, "log_joint", placed)
+    found = simulation_based_calibration(pair, num_simulations=200)
+    assert not bool(found.miscalibrated("log_weight"))

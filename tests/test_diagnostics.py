@@ -6,6 +6,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+import worlds
 
 from aevb.inference import Pair
 from aevb.inference.diagnostics import latent_usage
@@ -142,3 +143,9 @@ def test_the_microscope_leaves_the_parameters_alone():
     before = mixture.means.detach().clone()
     gradient_microscope(Pair(mixture).check(x), {"em": EM()}, x, num_repeats=3)
     torch.testing.assert_close(mixture.means.detach(), before)
+
+
+def test_a_latent_whose_modes_part_with_the_data_is_used_though_its_mean_stays():
+    world = worlds.make("two_modes")
+    usage = latent_usage(Pair(world.model, world.guide).check(world.data), world.data)
+    assert usage.num_active == 0 and usage.rate > 2.0 and usage.warnings == usage.unused == ()

@@ -4,6 +4,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+import worlds
 
 from aevb.inference import Pair, check_model, model_check
 from aevb.inference.elbo_surgery import Surgery
@@ -90,3 +91,9 @@ def test_the_energy_test_is_its_definition():
     assert energy_test(first, second, num_permutations=199) == pytest.approx(1 / 200)  # apart: no mixture is as far
     same = torch.ones(6, 1)
     assert energy_test(same, same) == 1.0
+
+
+@pytest.mark.parametrize("world", ["coin", "sphere"])
+def test_latents_that_no_chain_can_move_are_looked_at_as_they_are(world):
+    world = worlds.make(world)
+    assert not check_model(Pair(world.model, world.guide).check(world.data), world.data).fails
