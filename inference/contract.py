@@ -16,6 +16,7 @@ from .data import Dataset, Tensors
 from .draw_order import closed_form_holds
 from .pair import ContractError, Data, LatentSite, Pair, Program, Sites, site_has_density, site_log_prob
 from .random_state import RandomState
+from .support import shared_support
 
 __all__ = ["check_pair", "check_rows"]
 
@@ -67,7 +68,7 @@ def check_pair(pair: Pair, data: Data) -> None:
     pair.latents = tuple(
         LatentSite(
             name,
-            site["fn"].support,
+            shared_support(name, site["fn"]),
             site["fn"].event_shape,
             bool((guide_sites or latent)[name]["fn"].has_rsample),
             has_density,

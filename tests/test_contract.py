@@ -1,5 +1,7 @@
 """A pair that breaks the contract is told so in one sentence: the site, its shape, the mend."""
 
+import math
+
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -30,6 +32,7 @@ from aevb.inference import (
     latent_usage,
     log_evidence,
 )
+from aevb.inference.coordinates import unflatten
 from aevb.inference.evidence import ELBO, AnnealedImportanceSampling, ImportanceSampling
 from aevb.models import LatentVariableModel, likelihoods, networks, priors
 
@@ -350,3 +353,55 @@ def test_a_scale_that_appears_later_is_refused_by_every_density():
     weight["now"] = 0.5
     with pytest.raises(ContractError, match="carries a scale"):
         pair.cloud(X)
+
+
+# ------------------------------------------------------------------------------------------------- supports of latents
+
+
+def _interval_pair(low, high):
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Uniform(low(x), high(x)))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    return model
+
+
+def test_bounds_that_all_datapoints_share_are_taken_once():
+    x = torch.tensor([0.3, 0.4])
+    pair = Pair(_interval_pair(lambda x: 0 * x, lambda x: 0 * x + 2.0)).check(x)
+    assert pair.latents[0].support.upper_bound == 2.0
+    wide = torch.linspace(0.1, 1.9, 7)
+    z, log_det = unflatten(pair, torch.zeros(3, 7, 1))  # other rows than the ones that were checked
+    torch.testing.assert_close(z["z"], torch.ones(3, 7))
+    torch.testing.assert_close(log_det, torch.full((3, 7), math.log(2.0 / 4)))
+    assert pair.log_joint(z, wide).shape == (3, 7)
+
+
+def test_a_support_that_differs_between_datapoints_is_refused_and_the_mend_works():
+    x = torch.tensor([0.3, 0.4])
+    with pytest.raises(ContractError, match=r"'z'.*differs from datapoint to datapoint.*between 0\.3 and 0\.4"):
+        Pair(_interval_pair(lambda x: 0 * x, lambda x: x)).check(x)
+
+    def mended(x):
+        with pyro.plate("data", len(x)):
+            u = pyro.sample("z", dist.Uniform(0.0, 1.0))
+            pyro.sample("x", dist.Normal(x * u, 1.0), obs=x)
+
+    assert Pair(mended).check(x).latents[0].support.upper_bound == 1.0
+
+
+def test_an_angle_lies_on_the_circle_and_a_guide_on_the_line_is_refused():
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.VonMises(torch.zeros(len(x)), 1.0))
+            pyro.sample("x", dist.VonMises(z, 4.0), obs=x)
+
+    def on_the_line(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(x, 3.0))
+
+    x = torch.linspace(-3.0, 3.0, 16)
+    assert Pair(model).check(x).latents[0].support.upper_bound == pytest.approx(math.pi)
+    with pytest.raises(ContractError, match="outside the prior's support"):
+        Pair(model, on_the_line).check(x)
