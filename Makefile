@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 PINS   ?=
 READY  := $(VENV)/.ready
 
-.PHONY: demo test bench notebooks clean
+.PHONY: demo test prerelease bench notebooks clean
 
 demo: $(READY)
 	$(BIN)/aevb demo
@@ -17,6 +17,11 @@ test: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2
+
+# What takes too long for every change: all worlds compiled, and faults planted to see that a test sees each of them.
+prerelease: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 -m prerelease
+	$(BIN)/python benchmarks/planted_faults.py
 
 bench: $(READY)
 	$(BIN)/python benchmarks/run.py

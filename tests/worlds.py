@@ -137,7 +137,7 @@ def having(*features: str, without: str = "") -> list[str]:
 
 
 def _tensor(value: object) -> Tensor:
-    return torch.as_tensor(np.asarray(value, dtype=float))
+    return torch.from_numpy(np.array(value, dtype=float))  # a copy: training moves it
 
 
 def _world(model: object, guide: object, data: object, log_px: object, features: str, **more: object) -> World:
@@ -717,11 +717,11 @@ def two_modes() -> World:
         pyro.sample("x", dist.Normal(p.weight * z**2, p.log_noise.exp()), obs=x)
 
     def guide(p: object, x: Tensor) -> None:
-        root = (x + p.shift).sqrt()
+        root = (x + p.shift).clamp(min=0.01).sqrt()
         pyro.sample("z", _mixture(root, p.log_width.exp() / root))
 
     def one_mode(p: object, x: Tensor) -> None:
-        root = (x + p.shift).sqrt()
+        root = (x + p.shift).clamp(min=0.01).sqrt()
         pyro.sample("z", dist.Normal(root, p.log_width.exp() / root))
 
     numbers = {"shift": -0.00125, "log_width": math.log(0.0265)}
@@ -745,7 +745,7 @@ def four_modes() -> World:
         pyro.sample("x", dist.Normal(z**2 * p.weight, p.log_noise.exp()).to_event(1), obs=x)
 
     def guide(p: object, x: Tensor) -> None:
-        root = (x + p.shift).sqrt()
+        root = (x + p.shift).clamp(min=0.01).sqrt()
         pyro.sample("z", _mixture(root, p.log_width.exp() / root).to_event(1))
 
     return _world(
@@ -1037,9 +1037,6 @@ def angle() -> World:
         log_px,
         "module circle",
         gap=_ZERO,
-        because={
-            "chains": "torch gives the von Mises the real line for a support, on which its density does not die out"
-        },
     )
 
 
