@@ -193,6 +193,7 @@ def test_a_pickle_in_the_place_of_parameters_or_of_a_checkpoint_is_not_unpickled
 
 OWN = """
 import os
+from subprocess import Popen
 from torch import nn
 import pyro, pyro.distributions as dist
 
@@ -251,7 +252,13 @@ def test_trust_reaches_what_a_module_defines_and_no_further(own):
 
     assert rebuild({"function": "own_package.machine:model"}, ["own_package"]).__name__ == "model"
     beyond = ["own_package.machine:os.system", "own_package.machine:nn.Module", "own_package.machine:pyro.sample"]
-    for path in [*beyond, "own_package.machine:dist.Normal", "own_package_of_another:Model", "own:Model"]:
+    for path in [
+        *beyond,
+        "own_package.machine:Popen",
+        "own_package.machine:dist.Normal",
+        "own_package_of_another:Model",
+        "own:Model",
+    ]:
         for description in ({"function": path}, _call(path)):
             with pytest.raises(DescriptionError, match="none of aevb's own"):
                 rebuild(description, ["own_package"])

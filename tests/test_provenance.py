@@ -67,11 +67,15 @@ def test_the_measure_is_learned_from_the_observed_sites():
     assert measure(on_the_simplex, shares) == "Lebesgue on Simplex()"
 
 
-def test_one_grey_pixel_in_the_last_row_is_seen():
+def test_the_first_and_the_last_of_many_rows_are_seen():
     x = BINARY.repeat(100, 1)  # more rows than are looked at together
     x[-1, -1] = 0.5
     assert measure(model(likelihoods.Bernoulli()), x) == "unnormalised Bernoulli"
     assert measure(model(likelihoods.Bernoulli()), x[:-1]) == "counting"
+    other = x.clone()
+    other[0, 0] = 1 - other[0, 0]
+    with pytest.raises(ValueError, match="other rows"):
+        compare({"a": judged(model(likelihoods.Bernoulli()), x), "b": judged(model(likelihoods.Bernoulli()), other)})
 
 
 UNLIKE = {
