@@ -181,7 +181,8 @@ def test_simulated_data_are_annealed_as_the_data_were(monkeypatch, tmp_path):
     assert (asked[1].num_temperatures, asked[1].start) == (300, "guide")
 
 
-def test_the_highest_bound_is_used_unless_a_quicker_one_is_as_good():
+def test_the_highest_bound_is_used_unless_a_quicker_one_is_as_good(monkeypatch):
+    _only(monkeypatch, "which estimate to use")
     model = _model()
     x = model.simulate(40)
     pair = _pair(model, x, narrower=0.3)
@@ -242,7 +243,7 @@ def test_a_guide_equal_to_the_prior_is_at_fault():
     assert "below log p(x)" in said and "k-hat flags" in said and "not calibrated" in said and "hardly used" in said
 
 
-def test_what_the_doctor_finds_is_in_the_verdict():
+def test_what_the_doctor_finds_is_in_the_verdict(monkeypatch):
     """Grey values under a Bernoulli, on which every other number is fine."""
 
     def model(x):
@@ -256,6 +257,7 @@ def test_what_the_doctor_finds_is_in_the_verdict():
 
     x = torch.rand(40, 3)
     pair = Pair(model, guide).check(x)
+    _only(monkeypatch, "whether the model could have made the data", "what the doctor finds", "whose fault it is")
     (said, fault) = verdict(pair, x, {"elbo": ELBO(50)}, annealing=SHORT).sentences[-2:]
     assert "'grey-bernoulli'" in said and "binarise" in said
     assert "'grey-bernoulli'" in fault and "no fault" not in fault
@@ -302,7 +304,8 @@ def test_no_fault_is_found_only_where_nothing_at_all_is_said(broken, monkeypatch
     assert ("So no fault is found" in found.sentences[-1]) == (broken is None) == (found.warnings == ())
 
 
-def test_an_estimator_of_simulated_data_is_not_taken_for_one_of_these():
+def test_an_estimator_of_simulated_data_is_not_taken_for_one_of_these(monkeypatch):
+    _only(monkeypatch, "which estimate to use")
     model = _model()
     x = model.simulate(20)
     found = verdict(_pair(model, x), x + 50, {"elbo": ELBO(20), "bdmc": BidirectionalMonteCarlo(2, 2)}, annealing=SHORT)
