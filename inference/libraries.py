@@ -25,6 +25,6 @@ def is_library(module: str) -> bool:
     if root == "__main__" or found is None:
         return False
     file = getattr(found, "__file__", None)
-    if file is None:  # built into the interpreter, or a folder without an __init__
-        return root == _OWN or not hasattr(found, "__path__")
+    if file is None:  # built into the interpreter, or made by hand
+        return root == _OWN or root in sys.builtin_module_names
     return root == _OWN or file.startswith(_FOLDERS)

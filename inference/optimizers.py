@@ -80,7 +80,7 @@ def update_of(optimizer: torch.optim.Optimizer, fused: bool) -> Update | None:
     for group in optimizer.param_groups:
         for parameter in group["params"]:
             _begin(optimizer, group, parameter)
-    device = optimizer.param_groups[0]["params"][0].device
+    device = next((p.device for group in optimizer.param_groups for p in group["params"]), torch.device("cpu"))
     # Torch's kernels read a learning rate as a double on the CPU and as a float elsewhere.
     dtype = torch.float64 if device.type == "cpu" else torch.float32
     lr = tuple(torch.tensor(float(group["lr"]), dtype=dtype, device=device) for group in optimizer.param_groups)

@@ -163,7 +163,14 @@ class PythonState:
             self._class(name, thing)
         elif _is_followed(thing):
             self._class(name, type(thing))
-            self._contain(name, vars(thing))
+            for key in _slots(type(thing)):
+                if hasattr(thing, key):
+                    self._spot(f"{name}.{key}", thing, key)
+                    self._follow(f"{name}.{key}", getattr(thing, key))
+            if hasattr(thing, "__dict__"):
+                self._contain(name, vars(thing))
+        elif hasattr(thing, "__wrapped__"):
+            self._follow(name, thing.__wrapped__)
 
     def _contain(self, name: str, owner: Any) -> None:
         if len(owner) > _MOST:
@@ -191,7 +198,7 @@ class PythonState:
                 continue
             self._seen[id(base)] = base
             for key, value in vars(base).items():
-                if isinstance(value, _PLAIN) and not key.startswith("__"):
+                if isinstance(value, (*_PLAIN, types.FunctionType)) and not key.startswith("__"):
                     self._spot(f"{base.__name__}.{key}", base, key)
                 self._follow(f"{base.__name__}.{key}", value)
 
@@ -262,7 +269,7 @@ def _numpy_state() -> Any:
 
 def _is_followed(thing: Any) -> bool:
     """Whether an object's attributes are a program's own: a module's, an object's of the user's, a namespace's."""
-    if not hasattr(thing, "__dict__") or isinstance(thing, types.ModuleType):
+    if isinstance(thing, types.ModuleType):
         return False
     own = type(thing).__module__.partition(".")[0] == __name__.partition(".")[0]
     return own or isinstance(thing, nn.Module | types.SimpleNamespace) or not is_library(type(thing).__module__)
@@ -279,6 +286,12 @@ def _stream(name: str, thing: Any) -> _Stream | None:
         bits = thing.bit_generator
         return _Stream(name, lambda: bits.state, functools.partial(setattr, bits, "state"), bits.state)
     return None
+
+
+def _slots(cls: type) -> Iterator[str]:
+    for base in cls.__mro__:
+        slots = vars(base).get("__slots__", ())
+        yield from (key for key in ((slots,) if isinstance(slots, str) else slots) if not key.startswith("__"))
 
 
 def _entries(owner: Any) -> Iterator[tuple[Any, Any]]:

@@ -1,6 +1,7 @@
 """What a captured step could freeze of Python: refused with a warning, captured anew, or right; never in silence."""
 
 import contextlib
+import functools
 import os
 import random
 import re
@@ -23,6 +24,8 @@ from aevb.inference.reads import ReadError, WithoutReads
 STEPS, BATCH, ROWS = 60, 10, 60
 SETTINGS = types.SimpleNamespace(scale=1.0)
 TEMPERATURE = 1.0
+CONFIGURATION = types.ModuleType("configuration")
+CONFIGURATION.rate = 1.0
 
 
 class Model(nn.Module):
@@ -151,6 +154,11 @@ def lower_global(loop):
     SETTINGS.scale *= 0.8
 
 
+def pop(loop):
+    """The guide's last weight stands still from now on."""
+    loop.optimizers["guide"].param_groups[0]["params"].pop()
+
+
 def rebind_memory(loop):
     nn.utils.vector_to_parameters(0.5 * nn.utils.parameters_to_vector(loop.pair.parameters()), loop.pair.parameters())
 
@@ -186,6 +194,7 @@ WAYS = {
     "a step hook set later": ({}, {"observers": ["twice", hook_later]}, "step hook"),
     "batches of another width": ({"decode": last_column}, {"data": Ragged()}, "batches differ in shape"),
     "an optimiser's settings": ({}, {"observers": ["twice", decayed]}, None),
+    "an optimiser's parameters": ({}, {"observers": ["twice", pop]}, None),
     "an optimiser's state": ({}, {"observers": ["twice", restart]}, None),
     "parameters given other memory": ({}, {"observers": ["twice", rebind_memory]}, None),
     "a statistic bound anew": ({"noise": rebound_statistic}, {}, "model.running is changed by the step itself"),
@@ -367,10 +376,19 @@ def test_state_is_followed_named_and_put_back():
         def __init__(self):
             self.kinds, self.table, self.draw = {"a": [1.0]}, np.arange(3), np.random.default_rng(0)
 
-    holder, inner = Holder(), 1.0
+    class Slotted:
+        __slots__ = ("size",)
+        rate = 1.0
+
+    holder, slotted, inner = Holder(), Slotted(), 1.0
+    slotted.size = 1.0
+
+    @functools.lru_cache
+    def remembered():
+        return slotted.size
 
     def program():
-        return holder.kinds, inner, SETTINGS.scale, TEMPERATURE
+        return holder.kinds, inner, SETTINGS.scale, TEMPERATURE, CONFIGURATION.rate, remembered()
 
     def change_inner(value):
         nonlocal inner
@@ -383,6 +401,9 @@ def test_state_is_followed_named_and_put_back():
         "inner": lambda: change_inner(2.0),
         "SETTINGS.scale": lambda: setattr(SETTINGS, "scale", 5.0),
         "TEMPERATURE": lambda: setattr(module, "TEMPERATURE", 2.0),
+        "CONFIGURATION.rate": lambda: setattr(CONFIGURATION, "rate", 2.0),
+        "slotted.size": lambda: setattr(slotted, "size", 2.0),
+        "Slotted.rate": lambda: setattr(Slotted, "rate", 2.0),
     }
     for name, change in changes.items():
         state = PythonState({"model": program})
