@@ -9,9 +9,10 @@ from aevb.data import Dataset
 from aevb.inference.data import Tensors
 from aevb.models.likelihoods import Standardized
 
-__all__ = ["pixels", "unequal_scales", "units", "within_unit_interval"]
+__all__ = ["moments", "pixels", "unequal_scales", "units", "within_unit_interval"]
 
 _FAR = 10.0  # times: one learning rate and one noise scale no longer serve both columns
+_NAMED = 5  # columns in a message
 
 
 def pixels(rows: Any) -> Tensor:
@@ -26,10 +27,14 @@ def units(data: Dataset) -> dict[str, list[float]]:
     Raises:
         ValueError: A column is constant, so that it has no unit.
     """
-    loc, scale = _moments(pixels(data.train[torch.arange(len(data.train))]))
+    loc, scale = moments(pixels(data.train[torch.arange(len(data.train))]))
     constant = [_name(data, column) for column in (~(scale > 0)).nonzero().flatten().tolist()]
     if constant:
-        raise ValueError(f"standardize: training column(s) {', '.join(constant)} are constant or empty; drop them.")
+        more = "" if len(constant) <= _NAMED else f" and {len(constant) - _NAMED} more"
+        raise ValueError(
+            f"standardize: training column(s) {', '.join(constant[:_NAMED])}{more} are constant or empty, so they have "
+            "no unit; drop them, or leave the data as they are."
+        )
     return {"loc": loc.tolist(), "scale": scale.tolist()}
 
 
@@ -43,7 +48,7 @@ def unequal_scales(data: Dataset, likelihood: Any) -> str | None:
     x = _table(data)
     if x is None or data.image_shape is not None or not _may_be_standardized(likelihood, x.shape[-1]):
         return None
-    _, scale = _moments(x)
+    _, scale = moments(x)
     scale = torch.where(scale > 0, scale, torch.nan)
     if not bool(scale.isfinite().any()):
         return None
@@ -76,7 +81,8 @@ def _table(data: Dataset) -> Tensor | None:
     return train if isinstance(train, Tensor) else None
 
 
-def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
+def moments(x: Tensor) -> tuple[Tensor, Tensor]:
+    """The mean and the standard deviation of every column ``[P]``, NaN left out."""
     x = x.double()
     loc = x.nanmean(0)
     return loc, (x - loc).square().nanmean(0).sqrt()

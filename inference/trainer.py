@@ -235,6 +235,7 @@ class Fit:
         self._tell("start_run")
         if resume and self.checkpoint is not None and self.checkpoint.exists():
             read_checkpoint(self, self.checkpoint)
+            self._mark_trained()
             if self.done:
                 self._tell("end_run")
 
@@ -325,10 +326,11 @@ class Fit:
 
     def _batch(self, step: int) -> Batch:
         position = step % self.length.steps_per_epoch * self.batch_size
+        if len(self._order) == 0:
+            self._mark_trained()
         if position == 0 or len(self._order) == 0:
             order = self.random.permutation(len(self.data), epoch=step // self.length.steps_per_epoch)
             self._order = order.to(self.device)
-            _trained.update({p: None for mine in self.players.parameters().values() for p in mine})
         index = self._order[position : position + self.batch_size]
         data = () if self._make_step.gathers else as_data(self.data[index])
         return Batch(data, index, len(self.data), self._clock.fill_(step))
@@ -398,6 +400,10 @@ class Fit:
             # Nothing that learns moves before the first step, running statistics included.
             with self.pair.evaluation():
                 return self.objective.start(self.pair, self.data).to(self.device)
+
+    def _mark_trained(self) -> None:
+        """Remember whose weights this fit changes."""
+        _trained.update({p: None for mine in self.players.parameters().values() for p in mine})
 
     def _say_what_goes_on(self, model: object, guide: object) -> None:
         """Warn of modules that an earlier fit trained; the programs of a run are handed over to go on."""

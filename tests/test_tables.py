@@ -142,6 +142,17 @@ def test_units_are_of_the_training_rows_and_leave_holes_out():
     assert found["scale"][1] == pytest.approx(float(x[5:, 1].std(correction=0)), rel=1e-4)
 
 
+def test_both_networks_of_a_recipe_are_given_the_units_of_the_training_rows():
+    x = _numbers()
+    data = Dataset("x", None, x, x + 1e3, x - 1e3)
+    model, guide = build_pair(Recipe(latent_dim=1, likelihood="normal", hidden=(4,), standardize=True), data)
+    for block in (model.likelihood, guide.encoder):
+        assert {"loc": block.loc, "scale": block.scale} == units(data)
+    flat = torch.cat([x, torch.full((60, 7), 2.0)], 1)
+    with pytest.raises(ValueError, match=r"column\(s\) 3, 4, 5, 6, 7 and 2 more are constant"):
+        units(Dataset("x", None, flat, flat, flat))
+
+
 def test_columns_of_unequal_scale_are_named_where_they_can_be_mended():
     normal, x = likelihoods.Normal(), _numbers()
     data = Dataset("x", None, x, x, x, columns=("income", "share", "heat"))
@@ -178,7 +189,22 @@ def test_the_true_cause_of_a_terrible_bound_is_said_and_its_mend_mends_it(table,
     drawn = pd.read_csv(tmp_path / "s.csv")
     assert list(drawn.columns) == ["income", "share", "heat"]
     assert 800 < drawn["income"].mean() < 1200 and abs(drawn["share"].mean()) < 0.1  # in the original units
-    assert main(["use", str(tmp_path / "r"), "impute", "--draws", "5", "--out", str(tmp_path)]) == 0
+    capsys.readouterr()
+    assert (
+        main(["use", str(tmp_path / "r"), "impute", "--draws", "50", "--hole", "random", "--out", str(tmp_path)]) == 0
+    )
+    said, found = capsys.readouterr().out, np.load(tmp_path / "impute.npz")
+    train = load(str(table), label_column="kind").train.double().numpy()
+    unit = train.std(0)
+    expected = {
+        "by the posterior mean": found["mean"],
+        "by the mean of the training data": np.where(found["hole"], train.mean(0), found["data"]),
+        "by one draw": found["draws"][0],
+    }
+    for words, guess in expected.items():
+        error = np.sqrt(np.square((guess - found["data"]) / unit)[found["hole"]].mean())
+        assert f"{error:.4f} {words}" in said, (error, said)
+    assert "in standard deviations of their columns" in said
 
 
 def test_a_table_with_holes_is_refused_by_the_column_and_goes_through_as_missing(table, tmp_path, capsys):

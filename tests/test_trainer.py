@@ -452,6 +452,7 @@ def test_a_module_is_trained_in_place_and_a_second_fit_of_it_says_so():
     kept = _weights(first).clone()
     second, said = _said_to_go_on(model, guide)
     assert said and torch.equal(_weights(first), _weights(second)) and not torch.equal(_weights(first), kept)
+    Fit(*copies, X, steps=1, progress=False)  # set up and never stepped
     alone, said = _said_to_go_on(*copies)
     assert not said and torch.equal(_weights(alone), kept)  # a copy is a fit of its own
     assert not _said_to_go_on(first.model, first.guide)[1]  # the way to go on

@@ -61,7 +61,7 @@ def run(args: Namespace) -> int:
     scales = unequal_scales(data, getattr(model, "likelihood", None))
     if scales is not None:
         print(f"warning: {scales}")
-    patience = args.early_stopping
+    watchers = [] if args.early_stopping is None else [EarlyStopping(args.early_stopping)]
     try:
         fitted = fit(
             model,
@@ -69,7 +69,7 @@ def run(args: Namespace) -> int:
             data.train,
             objective=objective,
             validation=data.validation if len(data.validation) else None,
-            observers=[] if patience is None else [EarlyStopping(patience)],
+            observers=watchers,
             checkpoint=args.checkpoint,
             resume=args.resume,
             **fit_arguments(args),
@@ -82,6 +82,8 @@ def run(args: Namespace) -> int:
         print(f"aevb: error: {error}{kept}", file=sys.stderr)
         return 1
     print(fitted.history.tail(1).to_string(index=False))
+    for watcher in watchers:
+        print(f"kept: the parameters of epoch {watcher.best_epoch}, whose {watcher.column} is {watcher.best:.4f}")
     return _write(args, fitted, data, scales)
 
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from aevb.data import Dataset
     from aevb.inference import Pair
 
+_IN_DEVIATIONS = ", in standard deviations of their columns"
 HELP = "reconstruct, infer, impute, traverse, interpolate, manifold, neighbours, probe"
 
 
@@ -87,6 +88,7 @@ def _impute(args: Namespace, pair: "Pair", data: "Dataset", out: Path) -> None:
 
     from aevb import figures
     from aevb.inference.uses import imputations
+    from aevb.scales import moments
 
     _one_argument(pair, "impute")
     x = _first(_rows(args, data))
@@ -96,10 +98,23 @@ def _impute(args: Namespace, pair: "Pair", data: "Dataset", out: Path) -> None:
     if args.hole == "random":
         hole = torch.rand(x.shape, generator=torch.Generator().manual_seed(args.seed)) < 0.5
     found = imputations(pair, x.masked_fill(hole, torch.nan), args.draws, seed=args.seed)
-    baseline = torch.where(hole, _first(_rows_of(data.train)).nanmean(0), x)
+    loc, deviation = moments(_first(_rows_of(data.train)))
+    baseline = torch.where(hole, loc.to(x), x)
+    # The columns of a table have units of their own: errors are pooled in deviations of each column.
+    unit = torch.ones(()) if data.image_shape is not None else torch.where(deviation > 0, deviation, 1.0).to(x)
     arrays = {"data": x, "hole": hole, "baseline": baseline, **found._asdict()}
     _arrays(out / "impute.npz", **arrays)
-    print("\n".join(_imputation_errors(x, hole, found, baseline)))
+    known = hole & ~x.isnan()  # of an entry that was missing from the start nobody knows the truth
+    guesses = {"mean": found.mean, "baseline": baseline, "draw": found.draws[0]}
+    errors = {name: _pooled((guess - x) / unit, known) for name, guess in guesses.items()}
+    print(
+        f"root mean square error of {int(known.sum())} imputed values{'' if unit.dim() == 0 else _IN_DEVIATIONS}: "
+        f"{errors['mean']:.4f} by the posterior mean ({args.draws} draws), {errors['baseline']:.4f} by the mean of the "
+        f"training data, {errors['draw']:.4f} by one draw"
+    )
+    print(f"root mean square spread of the draws: {_pooled(found.spread / unit, known):.4f}")
+    if not errors["mean"] < errors["baseline"]:
+        print("warning: the model imputes no better than the mean of the training data")
     if data.image_shape is not None:
         seen = torch.where(hole, 0.5, x)
         shown = torch.stack([x, seen, found.mean, *found.draws[:2]], 1)[:10]
@@ -107,21 +122,8 @@ def _impute(args: Namespace, pair: "Pair", data: "Dataset", out: Path) -> None:
         _picture(figures.image_grid(grid, data.image_shape, shown.shape[1], len(shown)), out / "impute.png")
 
 
-def _imputation_errors(x: Any, hole: Any, found: Any, baseline: Any) -> list[str]:
-    """The error of the mean of the draws, what the draws say it should be, and what a model that knows nothing has."""
-    known = hole & ~x.isnan()  # of an entry that was missing from the start nobody knows the truth
-
-    def error(guess: Any) -> float:
-        return float((guess - x)[known].square().mean().sqrt())
-
-    ours, theirs = error(found.mean), error(baseline)
-    said = [
-        f"root mean square error of {int(known.sum())} imputed values: {ours:.4f} by the posterior mean "
-        f"({len(found.draws)} draws), {theirs:.4f} by the mean of the training data, "
-        f"{error(found.draws[0]):.4f} by one draw",
-        f"root mean square spread of the draws: {float(found.spread[known].square().mean().sqrt()):.4f}",
-    ]
-    return said if ours < theirs else [*said, "warning: the model imputes no better than the mean of the training data"]
+def _pooled(differences: Any, known: Any) -> float:
+    return float(differences[known].square().mean().sqrt())
 
 
 def _traverse(args: Namespace, pair: "Pair", data: "Dataset", out: Path) -> None:
