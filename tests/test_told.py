@@ -364,7 +364,8 @@ def test_usage_tells_what_is_collapsed_and_what_is_half_used():
         return Usage({"z": LatentUse(torch.tensor([rate]), torch.tensor(activity))}, rate, 5.0)
 
     assert usage([0.5, 0.4]).warnings == ()
-    assert "has collapsed" in usage([0.001, 0.0]).warnings[0]
+    assert "has collapsed" in usage([0.001, 0.0], rate=0.01).warnings[0]
+    assert usage([0.001, 0.0], rate=1.0).warnings == ()  # posteriors that differ in more than their means
     assert "uses 1 of its 4 dimensions" in usage([0.5, 0.0, 0.0, 0.0]).warnings[0]
     assert usage([0.5, 0.0]).num_active == 1
     assert usage([0.5]).bound == -6.0 and usage([0.5]).rate_share == pytest.approx(1 / 6)
