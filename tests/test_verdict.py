@@ -304,6 +304,17 @@ def test_no_fault_is_found_only_where_nothing_at_all_is_said(broken, monkeypatch
     assert ("So no fault is found" in found.sentences[-1]) == (broken is None) == (found.warnings == ())
 
 
+@pytest.mark.parametrize(("spread", "whose"), [(0.01, "guide"), (0.2, "numbers"), (math.nan, "numbers")])
+def test_a_gap_whose_monte_carlo_error_is_not_known_is_held_to_the_datapoints_spread(spread, whose, monkeypatch):
+    total = _Fails(mean=0.2, monte_carlo_error=math.nan, standard_error=spread)
+    monkeypatch.setattr(questions, "gaps", lambda *arguments, **options: _Fails(total=total, sentence="Lost."))
+    _only(monkeypatch, "where the bound is lost")
+    model = _model()
+    x = model.simulate(20)
+    ((found, _),) = verdict(_pair(model, x), x, {"exact": Exact()}).warnings
+    assert found == whose
+
+
 def test_an_estimator_of_simulated_data_is_not_taken_for_one_of_these(monkeypatch):
     _only(monkeypatch, "which estimate to use")
     model = _model()
