@@ -80,7 +80,7 @@ def describe_evidence(evidence: Evidence, split: str) -> str:
     if evidence.khat is not None:
         threshold = khat_threshold(evidence.num_samples)
         said += f"; k-hat above {threshold:.2f} on {len(evidence.doubtful)} of them"
-    return "\n".join([said, *evidence.notes])
+    return "\n".join([said, *evidence.remarks])
 
 
 def rows(data: Any, count: int) -> Any:

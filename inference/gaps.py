@@ -18,6 +18,7 @@ from torch import Tensor
 
 from .data import Dataset, as_dataset, chunks
 from .evidence import AnnealedImportanceSampling, Estimator, Evidence, Exact, Provenance
+from .evidence.errors import mean_errors
 from .evidence.provenance import difference, provenance
 from .local_guide import fit_local
 from .pair import Data, Pair
@@ -155,9 +156,8 @@ def gaps(
             local = fit_local(pair, part, num_steps=num_steps, num_samples=num_samples)
             # Fresh draws, which no fit has seen.
             found.append((*_bound(local, part, num_draws), *_bound(pair, part, num_draws)))
-    errors = torch.zeros_like(known.log_px) if known.errors is None else known.errors
     best, best_errors, bound, bound_errors = (torch.cat(column) for column in zip(*found, strict=True))
-    truth, errors = known.log_px.double().cpu(), errors.double().cpu()
+    truth, errors = known.log_px.double().cpu(), known.errors.double().cpu()
     return Gaps(truth, errors, best, best_errors, bound, bound_errors, known.method)
 
 
@@ -183,4 +183,4 @@ def _bound(pair: Pair, part: Data, num_draws: int) -> tuple[Tensor, Tensor]:
     for first in range(0, num_draws, at_once := max(1, _ROWS // len(part[0]))):
         weights.append(pair.cloud(part, min(at_once, num_draws - first)).log_weight.double().cpu())
     log_weight = torch.cat(weights)
-    return log_weight.mean(0), log_weight.std(0) / math.sqrt(num_draws)
+    return log_weight.mean(0), mean_errors(log_weight).own_errors

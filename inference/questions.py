@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -205,9 +205,7 @@ def _where_the_bound_is_lost(case: Case) -> str:
     if not known:
         raise ValueError("log p(x) is not known by more than the bound itself.")
     truth, count = case.evidence[known[0]], min(_GAP_POINTS, len(case.data))
-    errors = None if truth.errors is None else truth.errors[:count]
-    truth = replace(truth, log_px=truth.log_px[:count], own_errors=errors, ess=None, khat=None, provenance=None)
-    found = case.found["gaps"] = gaps(case.pair, case.first(count), log_px=truth, seed=case.seed)
+    found = case.found["gaps"] = gaps(case.pair, case.first(count), log_px=truth.first(count), seed=case.seed)
     lost, error = found.total.mean, _ERRORS * found.total.monte_carlo_error
     if math.isnan(error):  # what Monte Carlo adds is not known, but is a part of the datapoints' own spread
         error = _ERRORS * found.total.standard_error

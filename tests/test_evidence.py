@@ -53,7 +53,9 @@ def test_the_bound_is_the_evidence_less_the_divergence(world, num_samples):
     divergence = 0.5 * (2 * 2.0 - 2 - 2 * math.log(2.0))  # KL(N(m, 2S) || N(m, S)) in two dimensions
     gaps = model.log_evidence(x).detach() - bound.log_px
     assert abs(float(gaps.mean()) - divergence) < 4 * float(gaps.std()) / len(x) ** 0.5
-    assert float(bound.errors.mean()) == pytest.approx(float(gaps.std()), rel=0.15)
+    within = float(((gaps - divergence).abs() < 2 * bound.errors).double().mean())
+    assert 0.9 < within < 0.99
+    assert bound.monte_carlo_error == pytest.approx(float(gaps.std()) / len(x) ** 0.5, rel=0.15)
 
 
 def test_importance_sampling_climbs_to_the_evidence_by_its_variance(world):

@@ -23,6 +23,7 @@ from ..progress import Progress
 from ..random_state import RandomState
 from .annealing import Annealing, Tick
 from .annealing_path import SCHEDULES, STARTS, path_from
+from .errors import log_mean_errors, with_rounding
 from .evidence import Evidence
 from .finished_chunks import FinishedChunks, digest
 
@@ -39,7 +40,7 @@ class AnnealedImportanceSampling:
 
     Args:
         num_temperatures: Temperatures T above zero.
-        num_chains: Chains C a datapoint.
+        num_chains: Chains C a datapoint; below 4 the error is not known.
         start: ``"guide"`` (an order of magnitude fewer temperatures do), ``"moments"`` (the normal with the mean and
             covariance of the guide's draws, no narrower than a tenth of the prior: for a guide that has no density) or
             ``"prior"`` (needs no guide).
@@ -89,11 +90,12 @@ class AnnealedImportanceSampling:
             return self.annealing(pair, part, tick).forward()
 
         log_weights = self.chunked(pair, data, weigh, self.num_temperatures)  # [C, N]
-        return self.evidence(log_weights)
+        return with_rounding(self.evidence(log_weights), pair)
 
     def evidence(self, log_weights: Tensor) -> Evidence:
         """The evidence that the log-weights ``[C, N]`` of forward chains are."""
         total = log_weights.logsumexp(0)
+        errors = log_mean_errors(log_weights)
         note = f"{self.num_temperatures} temperatures from the {self.start}, {self.num_chains} chains a datapoint"
         return Evidence(
             method="ais",
@@ -102,6 +104,7 @@ class AnnealedImportanceSampling:
             num_samples=self.num_chains,
             ess=(2 * total - (2 * log_weights).logsumexp(0)).exp(),
             notes=(note,),
+            **errors._asdict(),
         )
 
     def annealing(self, pair: Pair, part: Data, tick: Tick = lambda: None) -> Annealing:

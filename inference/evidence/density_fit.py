@@ -27,13 +27,13 @@ from ..coordinates import flatten, log_density
 from ..data import Dataset, chunks
 from ..hmc import sample
 from ..pair import Data, Pair
+from .errors import FEWEST_FOR_KHAT, log_mean_errors, with_rounding
 from .evidence import Evidence
 
 __all__ = ["DensityFit"]
 
 _MOST_DIMENSIONS = 5
 _KINDS = ("gaussian", "kde", "mixture")
-_FEWEST_FOR_KHAT = 25
 
 LogDensity = Callable[[np.ndarray], np.ndarray]
 
@@ -94,19 +94,21 @@ class DensityFit:
         by_chain = ratios.logsumexp(0) - math.log(len(ratios))
         mean = by_chain.logsumexp(0) - math.log(self.num_chains)
         every = ratios.flatten(0, 1)
-        return Evidence(
+        errors = log_mean_errors(by_chain)
+        found = Evidence(
             method="density-fit",
             direction="estimate",
             log_px=-mean,
             num_samples=len(every),
             ess=(2 * every.logsumexp(0) - (2 * every).logsumexp(0)).exp(),
-            khat=pareto_khat(every.T) if len(every) >= _FEWEST_FOR_KHAT else None,
+            khat=pareto_khat(every.T) if len(every) >= FEWEST_FOR_KHAT else None,
             notes=(
                 f"{self.kind} density fitted to {len(every)} HMC draws, averaged over {len(every)} fresh ones; above "
                 "log p(x) in expectation where the chains have mixed",
             ),
-            own_errors=(by_chain - mean).exp().std(0) / math.sqrt(self.num_chains),
+            **errors._asdict(),
         )
+        return with_rounding(found, pair)
 
     def _log_ratios(self, pair: Pair, part: Data) -> Tensor:
         """Log-ratios log q(u) - log p(x, u) at fresh draws: ``[draws a chain, C, batch]`` in float64 on the CPU."""

@@ -9,6 +9,7 @@ import torch
 from ..data import Dataset, chunks
 from ..pair import Pair
 from ..random_state import RandomState
+from .errors import Errors, mean_errors, with_rounding
 from .evidence import Evidence
 
 __all__ = ["ELBO", "mean_bound"]
@@ -21,7 +22,7 @@ class ELBO:
     """The bound of each datapoint, averaged over ``num_samples`` draws of the guide.
 
     Args:
-        num_samples: Draws K a datapoint.
+        num_samples: Draws K a datapoint; below 10 the error, which is of the bound, is not known.
 
     References:
         Auto-Encoding Variational Bayes (Kingma & Welling, 2013), eq. (2), https://arxiv.org/abs/1312.6114
@@ -36,19 +37,16 @@ class ELBO:
     def __call__(self, pair: Pair, data: Dataset) -> Evidence:
         """Estimate the bound of every datapoint."""
         at_once = min(self.num_samples, 100)
-        bounds, errors = [], []
+        found = []
         for part in chunks(data, max(1, _ROWS // at_once)):
-            total, squares = torch.zeros(2, len(part[0]), dtype=torch.float64)
+            log_weights = torch.empty(self.num_samples, len(part[0]), dtype=torch.float64)
             for first in range(0, self.num_samples, at_once):
                 draws = min(at_once, self.num_samples - first)
-                log_weight = pair.cloud(part, draws).log_weight.cpu().double()
-                total += log_weight.sum(0)
-                squares += log_weight.square().sum(0)
-            bounds.append(total / self.num_samples)
-            errors.append((squares / self.num_samples - bounds[-1].square()).clamp(min=0.0))
-        bound, spread = torch.cat(bounds), torch.cat(errors)
-        error = (spread / (self.num_samples - 1)).sqrt() if self.num_samples > 1 else None
-        return Evidence("elbo", "lower bound", bound, self.num_samples, own_errors=error)
+                log_weights[first : first + draws] = pair.cloud(part, draws).log_weight
+            found.append((log_weights.mean(0), *mean_errors(log_weights)))
+        bound, *errors = (torch.cat(column) for column in zip(*found, strict=True))
+        known = Errors(*errors)._asdict()
+        return with_rounding(Evidence("elbo", "lower bound", bound, self.num_samples, **known), pair)
 
 
 def mean_bound(pair: Pair, data: Dataset, seed: int) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
 import torch
@@ -44,9 +44,16 @@ class Evidence:
         khat: Pareto shape of the largest weights, ``[N]``; above :func:`khat_threshold` of as many samples the estimate
             is not to be trusted.
         notes: Sentences a reader should see beside the number.
-        own_errors: Monte Carlo standard error of each number, ``[N]``, where the estimator knows it better than the
-            effective sample size does.
+        own_errors: Monte Carlo standard error of each number, ``[N]``, in nats; not a number where it is not known.
+        scatter: The standard deviation of each number that its error allows more than once for, ``[N]``, as so few
+            samples do not know it; as a default the errors themselves.
+        biases: The part of each error that does not average out over datapoints, ``[N]``: a logarithm of an average
+            lies to one side.
         provenance: What the numbers are of: rows, units, measure; ``None`` where evidence was built by hand.
+
+    Two errors cover log p(x) (of the bound: its expectation) in 95 % of repeats, or the error is not a number and
+    ``unknown`` says why. They are of the estimator's own scatter, given that its draws reach the posterior's mass: a
+    mode that no draw reached is in no error and no k-hat (see :mod:`errors`).
     """
 
     method: str
@@ -57,6 +64,8 @@ class Evidence:
     khat: Tensor | None = None
     notes: tuple[str, ...] = ()
     own_errors: Tensor | None = None
+    scatter: Tensor | None = None
+    biases: Tensor | None = None
     provenance: Provenance | None = None
 
     @property
@@ -72,21 +81,45 @@ class Evidence:
         return float(self.log_px.double().std() / math.sqrt(len(self.log_px)))
 
     @property
-    def errors(self) -> Tensor | None:
-        """The Monte Carlo standard error of each number, ``[N]``, in nats; zero where it is exact.
-
-        Of the logarithm of an average of K weights it is sd(w) / (mean(w) sqrt(K)) = sqrt(1 / ESS - 1 / K).
-        """
-        if self.own_errors is not None or self.ess is None:
+    def errors(self) -> Tensor:
+        """The Monte Carlo standard error of each number, ``[N]``, in nats: zero if exact, not a number if not known."""
+        if self.own_errors is not None:
             return self.own_errors
-        return (1.0 / self.ess.double() - 1.0 / self.num_samples).clamp(min=0.0).sqrt()
+        return torch.full(self.log_px.shape, 0.0 if self.direction == "exact" else math.nan, dtype=torch.float64)
 
     @property
     def monte_carlo_error(self) -> float | None:
-        """The part of the mean's error that more samples would take away; the rest is the datapoints' own spread."""
-        if self.errors is None:
-            return None
-        return float(torch.linalg.vector_norm(self.errors.double()) / len(self.errors))
+        """The part of the mean's error that more samples would take away; ``None`` where a datapoint's is not known.
+
+        It is ||scatter|| / N + ||errors - scatter|| / N^(3/2) + (1 - 1/N) mean(biases): of one datapoint its error, and
+        of many their common scatter and bias. The rest of the mean's error is the datapoints' own spread.
+        """
+        errors, points = self.errors.double(), len(self.errors)
+        scatter = errors if self.scatter is None else self.scatter.double()
+        allowance = torch.linalg.vector_norm(errors - scatter) / points**1.5
+        bias = torch.zeros(()) if self.biases is None else (1.0 - 1.0 / points) * self.biases.double().mean()
+        error = float(torch.linalg.vector_norm(scatter) / points + allowance + bias)
+        return None if math.isnan(error) else error
+
+    @property
+    def unknown(self) -> str:
+        """On how many datapoints the Monte Carlo error is not known, and why; empty where it is known on all."""
+        lost = int(self.errors.isnan().sum())
+        if not lost:
+            return ""
+        why = f"num_samples={self.num_samples} is too few to tell how much such weights scatter"
+        return f"the Monte Carlo error is not known on {lost} of {len(self.errors)} datapoints: {why}"
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """The notes, and where the error is not known."""
+        return (*self.notes, self.unknown) if self.unknown else self.notes
+
+    def first(self, count: int) -> Evidence:
+        """The same of the first datapoints alone."""
+        columns = ("log_px", "ess", "khat", "own_errors", "scatter", "biases")
+        shorter = {c: v[:count] for c in columns if (v := getattr(self, c)) is not None}
+        return replace(self, **shorter, provenance=None)  # which is of all of the data
 
     @property
     def khat_share(self) -> float | None:
@@ -114,7 +147,7 @@ class Evidence:
             "num_points": len(self.log_px),
             "num_samples": self.num_samples,
             **self._khat_record(),
-            **({"notes": list(self.notes)} if self.notes else {}),
+            **({"notes": list(self.remarks)} if self.remarks else {}),
             **({"provenance": {**self.provenance.record(), "split": split}} if self.provenance else {}),
         }
 

@@ -4,7 +4,7 @@ r"""The marginal likelihood by importance sampling from the guide.
 
 The average weight is unbiased for p(x), so its logarithm lies below log p(x) in expectation, by about the squared
 coefficient of variation of the weights over 2K. Pareto's k-hat of the largest weights says whether that average can
-be trusted at all.
+be trusted at all, and what a tail of that shape holds beyond the largest weight is in the error (:mod:`errors`).
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from ..captured import captured, worth_compiling
 from ..data import Dataset, chunks
 from ..pair import Data, Pair
 from ..precision import check_precision, products_in
+from .errors import FEWEST_FOR_KHAT, log_mean_errors, not_known, with_rounding
 from .evidence import Evidence
 
-__all__ = ["FEWEST_FOR_KHAT", "ImportanceSampling", "joined"]
+__all__ = ["ImportanceSampling", "joined"]
 
 Weigh = Callable[[Data, int], Tensor]
 
 _WEIGHTS = 2_000_000  # log-weights held at once: with more samples a datapoint, fewer datapoints
 _DRAWS_AT_ONCE = 100  # of a datapoint: its encoding, made anew each time, then costs next to nothing
 _WORTH_CAPTURING = 100  # evaluations: a graph costs about as much as some tens of them
-FEWEST_FOR_KHAT = 25  # below, no five weights make a tail to fit a Pareto to
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class ImportanceSampling:
     datapoints the more samples there are: memory grows neither with the samples nor with the datapoints.
 
     Args:
-        num_samples: Draws K a datapoint.
+        num_samples: Draws K a datapoint; below 25 the error is not known.
         rows: Pairs of a sample and a datapoint that are decoded at once.
         precision: Of the matrix products: ``"float32"``, or ``"bfloat16"`` where the processor has units for it; every
             log-weight is then off by a rounding error that does not average out over the samples of a datapoint.
@@ -65,7 +65,7 @@ class ImportanceSampling:
 
     def __call__(self, pair: Pair, data: Dataset) -> Evidence:
         """Estimate log p(x) of every datapoint."""
-        return joined([self.averaged(log_weights) for log_weights in self.log_weights(pair, data)])
+        return with_rounding(joined([self.averaged(log_weights) for log_weights in self.log_weights(pair, data)]), pair)
 
     def log_weights(self, pair: Pair, data: Dataset) -> Iterator[Tensor]:
         """The log-weights of a few datapoints after the other, ``[K, batch]`` in float64 on the CPU."""
@@ -77,13 +77,17 @@ class ImportanceSampling:
     def averaged(self, log_weights: Tensor) -> Evidence:
         """The evidence of a few datapoints by their log-weights ``[K, batch]``."""
         total = log_weights.logsumexp(0)
+        khat = pareto_khat(log_weights.T) if self.num_samples >= FEWEST_FOR_KHAT else None
+        # A guide may be far too narrow, and fewer weights show no tail.
+        errors = not_known(total) if khat is None else log_mean_errors(log_weights, khat)
         return Evidence(
             method="importance",
             direction="lower bound",
             log_px=total - math.log(self.num_samples),
             num_samples=self.num_samples,
             ess=(2 * total - (2 * log_weights).logsumexp(0)).exp(),
-            khat=pareto_khat(log_weights.T) if self.num_samples >= FEWEST_FOR_KHAT else None,
+            khat=khat,
+            **errors._asdict(),
         )
 
     def _log_weights(self, weigh: Weigh, part: Data) -> Tensor:
@@ -99,8 +103,15 @@ class ImportanceSampling:
 
 def joined(parts: Sequence[Evidence]) -> Evidence:
     """The evidence of all datapoints from that of a few after the other."""
-    log_px = torch.cat([part.log_px for part in parts])
-    return replace(parts[0], log_px=log_px, ess=_cat([p.ess for p in parts]), khat=_cat([p.khat for p in parts]))
+    return replace(
+        parts[0],
+        log_px=torch.cat([part.log_px for part in parts]),
+        ess=_cat([part.ess for part in parts]),
+        khat=_cat([part.khat for part in parts]),
+        own_errors=_cat([part.own_errors for part in parts]),
+        scatter=_cat([part.scatter for part in parts]),
+        biases=_cat([part.biases for part in parts]),
+    )
 
 
 def _cat(values: Sequence[Tensor | None]) -> Tensor | None:

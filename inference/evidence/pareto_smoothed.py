@@ -3,7 +3,9 @@ r"""The marginal likelihood by Pareto-smoothed importance sampling.
     p(x) ~ 1/K sum_k w*_k,     w*_k = w_k but for the largest, which a generalised Pareto fitted to them replaces
 
 Smoothing trades a little bias for much variance: where importance sampling rests on one lucky weight, the smoothed
-average rests on the fit to them all. Its k-hat says, as before, whether either can be trusted.
+average rests on the fit to them all. Its k-hat says, as before, whether either can be trusted: where it is bad, the
+smoothed average lies below p(x) in expectation, by more than the plain one does. Its error is that of the plain
+average, whose tail term allows for both.
 """
 
 from __future__ import annotations
@@ -17,8 +19,9 @@ from torch import Tensor
 from ..arviz_seam import smoothed_weights
 from ..data import Dataset
 from ..pair import Pair
+from .errors import FEWEST_FOR_KHAT, with_rounding
 from .evidence import Evidence
-from .importance_sampling import FEWEST_FOR_KHAT, ImportanceSampling, joined
+from .importance_sampling import ImportanceSampling, joined
 
 __all__ = ["ParetoSmoothedImportanceSampling"]
 
@@ -72,4 +75,17 @@ class ParetoSmoothedImportanceSampling(ImportanceSampling):
         for log_weights in self.log_weights(pair, data):
             plain.append(ImportanceSampling.averaged(self, log_weights))
             smoothed.append(self.averaged(log_weights))
-        return joined(plain), joined(smoothed)
+        return with_rounding(joined(plain), pair), _directed(with_rounding(joined(smoothed), pair))
+
+    def __call__(self, pair: Pair, data: Dataset) -> Evidence:
+        """Estimate log p(x) of every datapoint."""
+        return _directed(super().__call__(pair, data))
+
+
+def _directed(evidence: Evidence) -> Evidence:
+    """The same, called a lower bound where a k-hat is bad: no smoothing makes up for what no draw has seen."""
+    bad = len(evidence.doubtful)
+    if not bad:
+        return evidence
+    note = f"on {bad} datapoints k-hat is bad, and smoothed weights too lie below log p(x) in expectation"
+    return replace(evidence, direction="lower bound", notes=(*evidence.notes, note))

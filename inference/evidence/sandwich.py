@@ -24,6 +24,7 @@ from ..pair import ContractError, Data, Pair, as_data
 from ..random_state import RandomState
 from .annealed import AnnealedImportanceSampling
 from .annealing import Tick
+from .errors import with_rounding
 from .evidence import Evidence
 
 __all__ = ["BidirectionalMonteCarlo", "Sandwich", "sandwich"]
@@ -155,7 +156,8 @@ def _sandwich(pair: Pair, like: Dataset | Data, annealing: AnnealedImportanceSam
     forward, backward = both.split(annealing.num_chains)
     inverse = annealing.evidence(-backward)  # of 1/w, whose mean is 1/p(x)
     upper = replace(inverse, method="reverse-ais", direction="upper bound", log_px=-inverse.log_px)
-    return Sandwich(annealing.evidence(forward), upper, simulated.parts[:-1])
+    lower, upper = (with_rounding(bound, pair) for bound in (annealing.evidence(forward), upper))
+    return Sandwich(lower, upper, simulated.parts[:-1])
 
 
 def _simulate(pair: Pair, like: Dataset) -> Tensors:
