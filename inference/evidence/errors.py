@@ -55,7 +55,6 @@ FEWEST_FOR_KHAT = 25  # weights: below, no five of them make a tail to fit a Par
 _TWO_SIGMA = 0.9772498680518208  # the probability of lying below two standard deviations of a normal variable
 _LIMIT = 1.645  # standard deviations of k-hat to its upper 95 % limit
 _PRIOR_DRAWS = 10  # that k-hat is shrunk by
-_UNSEEN = 1.0 / 3.0  # the tail's shape where there are too few weights to fit one: the heaviest that has a skewness
 _HEAVIEST = 0.95  # above, a tail would hold more than all the rest
 
 
@@ -67,12 +66,13 @@ class Errors(NamedTuple):
     biases: Tensor
 
 
-def log_mean_errors(log_weights: Tensor, khat: Tensor | None = None) -> Errors:
+def log_mean_errors(log_weights: Tensor, khat: Tensor | None = None, *, unseen: float = 1.0 / 3.0) -> Errors:
     """State the error of the logarithm of an average of weights.
 
     Args:
         log_weights: Of K independent draws, ``[K, N]``.
-        khat: The shape of each tail, ``[N]``; ``None`` takes one third.
+        khat: The shape of each tail, ``[N]``, where there are weights enough to fit one.
+        unseen: The shape that a tail is taken to have where there are not: as a default the heaviest with a skewness.
 
     Returns:
         The errors. They are not numbers where there are fewer than four weights, and where nothing bounds what no draw
@@ -93,11 +93,11 @@ def log_mean_errors(log_weights: Tensor, khat: Tensor | None = None) -> Errors:
     share = (log_weights - total).exp()
     ess = 1.0 / share.square().sum(0)
     square = (1.0 / ess - 1.0 / draws).clamp(min=0.0) * draws / (draws - 1)
-    tail = _upper_limit(khat.to(total), draws) if khat is not None else _unseen_tail(log_weights)
-    unseen = (share.amax(0) - 1.0 / draws).clamp(min=0.0) * tail / (1.0 - tail)
+    tail = _upper_limit(khat.to(total), draws) if khat is not None else _unseen_tail(log_weights, unseen)
+    beyond = (share.amax(0) - 1.0 / draws).clamp(min=0.0) * tail / (1.0 - tail)
     # The weights that count are as few as their effective number.
     scatter = square.sqrt()
-    return Errors(_half_t(ess - 1.0) * scatter + square / 2 + unseen, scatter, (square + unseen.square()) / 2)
+    return Errors(_half_t(ess - 1.0) * scatter + square / 2 + beyond, scatter, (square + beyond.square()) / 2)
 
 
 def mean_errors(values: Tensor) -> Errors:
@@ -144,12 +144,12 @@ def _upper_limit(khat: Tensor, draws: int) -> Tensor:
     return (khat + _LIMIT * deviation).clamp(0.0, _HEAVIEST).where(khat < 1.0, math.nan)
 
 
-def _unseen_tail(log_weights: Tensor) -> Tensor:
-    """One third, or no number where the spread of log-weights ``[K, N]`` about their median asks for more of them."""
+def _unseen_tail(log_weights: Tensor, shape: float) -> Tensor:
+    """That shape, or no number where the spread of log-weights ``[K, N]`` about their median asks for more of them."""
     away = log_weights - log_weights.quantile(0.5, dim=0)
     halves = [half.clamp(min=0.0).square().mean(0) for half in (away, -away)]  # half of each variance
     enough = torch.minimum(*halves) <= math.log(len(log_weights))
-    return torch.full_like(halves[0], _UNSEEN).where(enough, math.nan)
+    return torch.full_like(halves[0], shape).where(enough, math.nan)
 
 
 def _half_t(freedom: Tensor) -> Tensor:

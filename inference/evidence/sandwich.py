@@ -24,12 +24,13 @@ from ..pair import ContractError, Data, Pair, as_data
 from ..random_state import RandomState
 from .annealed import AnnealedImportanceSampling
 from .annealing import Tick
-from .errors import with_rounding
+from .errors import log_mean_errors, with_rounding
 from .evidence import Evidence
 
 __all__ = ["BidirectionalMonteCarlo", "Sandwich", "sandwich"]
 
 _SIMULATED_AT_ONCE = 1000
+_HEAVY = 0.5  # the shape that the tail of 1/w is taken to have: the heaviest with a variance
 
 
 @dataclass(frozen=True)
@@ -155,7 +156,9 @@ def _sandwich(pair: Pair, like: Dataset | Data, annealing: AnnealedImportanceSam
     both = annealing.chunked(pair, simulated, weigh, 2 * annealing.num_temperatures)
     forward, backward = both.split(annealing.num_chains)
     inverse = annealing.evidence(-backward)  # of 1/w, whose mean is 1/p(x)
-    upper = replace(inverse, method="reverse-ais", direction="upper bound", log_px=-inverse.log_px)
+    # Where chains wander too far out, 1/w has the heavy tail that w has where they are too narrow.
+    errors = log_mean_errors(-backward, unseen=_HEAVY)
+    upper = replace(inverse, method="reverse-ais", direction="upper bound", log_px=-inverse.log_px, **errors._asdict())
     lower, upper = (with_rounding(bound, pair) for bound in (annealing.evidence(forward), upper))
     return Sandwich(lower, upper, simulated.parts[:-1])
 
