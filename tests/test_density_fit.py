@@ -58,7 +58,7 @@ def test_its_error_is_the_spread_of_repeats():
     model, x, _ = _world(2, points=1)
     evidence = log_evidence(model, None, x.expand(150, -1).clone(), DensityFit("kde"))
     spread = float(evidence.log_px.std())
-    assert float(evidence.scatter.mean()) == pytest.approx(spread, rel=0.25)
+    assert float(evidence.errors.mean()) == pytest.approx(spread, rel=0.25)
 
 
 def test_memory_is_bounded_by_rows():
