@@ -81,6 +81,7 @@ def check_pair(pair: Pair, data: Data) -> None:
         for name, site in observed.items()
         if not isinstance(site["fn"], Unit)
     }
+    pair.reads_data = _reading_data(pair, model_sites, data)
     pair.example = tuple(part[:2].detach().clone() for part in data)
     _check_broadcasting(pair, data)
 
@@ -289,6 +290,15 @@ def _position(name: str, value: Tensor, data: Data) -> int | None:
             if is_view(part):
                 return position
     return None
+
+
+def _reading_data(pair: Pair, sites: Sites, data: Data) -> tuple[str, ...]:
+    """The latents whose density moves when observed arguments change rows, and the sites' values do not."""
+    observed = set(pair.observed.values())
+    turned = tuple(part.roll(1, 0) if position in observed else part for position, part in enumerate(data))
+    here, again, there = (pair.latents_at(sites, rows) for rows in (data, data, turned))
+    # Two runs on one batch differ where something is drawn outside pyro.sample, which is another fault.
+    return tuple(n for n in here if torch.equal(here[n], again[n]) and not torch.equal(here[n], there[n]))
 
 
 def _check_broadcasting(pair: Pair, data: Data) -> None:

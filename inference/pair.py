@@ -109,6 +109,13 @@ class _Dreaming(Messenger):
             msg["is_observed"], msg["done"], msg["value"] = False, False, None
 
 
+class _Detaching(Messenger):
+    """Cuts every draw off from the parameters it was drawn by."""
+
+    def _pyro_post_sample(self, msg: Any) -> None:
+        msg["value"] = msg["value"].detach()
+
+
 class _Changing(Messenger):
     """Puts another distribution in the place of each latent's."""
 
@@ -300,6 +307,7 @@ class Pair(nn.Module):
         self.max_plate_nesting = 1
         self.latents: tuple[LatentSite, ...] = ()
         self.auxiliary: tuple[str, ...] = ()  # what the guide alone draws
+        self.reads_data: tuple[str, ...] = ()  # latents whose prior looks at an observed argument: r(a|z, x)
         self.observed: dict[str, int | None] = {}  # observed site -> the position of its data
         self.example: Data = ()
 
@@ -369,9 +377,28 @@ class Pair(nn.Module):
         """Draw latents from q(z|x): site to ``[num_samples, batch, *event]``."""
         return self._latent_values(self.trace(self._guide(), as_data(data), num_samples))
 
+    def scored_draws(self, data: Tensor | Data, num_samples: int = 1) -> tuple[dict[str, Tensor], Tensor]:
+        """Draw latents from q(z|x), cut off from its parameters, and score them in the run that drew them.
+
+        Args:
+            data: The batch.
+            num_samples: The number K of draws a datapoint.
+
+        Returns:
+            Site to draws ``[num_samples, batch, *event]``, and log q(z|x) ``[num_samples, batch]``, whose gradient is
+            the score.
+        """
+        data = as_data(data)
+        self.insist_on_density()
+        with _Detaching():
+            sites = self.trace(self._guide(), data, num_samples)
+        shape = torch.Size((num_samples, len(data[0])))
+        return self._latent_values(sites), self._log_prob(sites, sites.keys(), shape)
+
     def sample_prior(self, data: Tensor | Data, num_samples: int = 1) -> dict[str, Tensor]:
         """Draw latents from p(z), as many datapoints as ``data`` has; its values are not looked at."""
-        return self.dream(data, num_samples)[0]
+        with _Dreaming():
+            return self._latent_values(self.trace(self.model, as_data(data), num_samples))
 
     def dream(self, data: Tensor | Data, num_samples: int = 1) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Draw latents and observations from the model.
@@ -382,11 +409,12 @@ class Pair(nn.Module):
 
         Returns:
             Latent site to ``[num_samples, batch, *event]``, observed site likewise.
+
+        Raises:
+            ContractError: A latent is drawn given the data at hand, and not given those that are dreamt.
         """
-        with _Dreaming():
-            sites = self.trace(self.model, as_data(data), num_samples)
-        observed = {name: sites[name]["value"] for name in self.observed}
-        return self._latent_values(sites), observed
+        sites = self._dreamt_sites(as_data(data), num_samples)
+        return self._latent_values(sites), {name: sites[name]["value"] for name in self.observed}
 
     def dreamt_data(self, data: Tensor | Data, observed: dict[str, Tensor]) -> Data:
         """Put one dream (observed sites of ``num_samples = 1``) where the programs take their data."""
@@ -424,11 +452,11 @@ class Pair(nn.Module):
             Latent site to ``[1, batch, *event]``, and data of the shapes given.
 
         Raises:
-            ContractError: An observed site is no argument of the programs, so a dream cannot take its place.
+            ContractError: An observed site is no argument of the programs, so a dream cannot take its place; or a
+                latent is drawn given the data at hand.
         """
         data = as_data(data)
-        with _Dreaming():
-            sites = self.trace(self.model, data, 1)
+        sites = self._dreamt_sites(data, 1)
         simulated = list(self.dreamt_data(data, {name: sites[name]["value"] for name in self.observed}))
         for name, position in self.observed.items():
             kept = _kept(sites[name])
@@ -552,7 +580,24 @@ class Pair(nn.Module):
             and not (site["infer"] or {}).get("_deterministic")
         }
 
+    def latents_at(self, sites: Sites, data: Data) -> dict[str, Tensor]:
+        """The log-density of each latent at the values of all sites, observed ones included, with these arguments."""
+        values = {name: site["value"] for name, site in sites.items()}
+        again = self.trace(poutine.condition(self.model, data=values), data, None)
+        return {site.name: site_log_prob(again[site.name], self.max_plate_nesting) for site in self.latents}
+
     # ------------------------------------------------------------------ private
+
+    def _dreamt_sites(self, data: Data, num_samples: int) -> Sites:
+        if self.reads_data:
+            names, sites = list(self.reads_data), sorted(self.observed)
+            raise ContractError(
+                f"the model draws {names} given the argument that its {sites} observes, so a dream would draw them "
+                f"given the data at hand. Draw them after {sites}, given what that statement returns: "
+                "x = pyro.sample(..., obs=x)."
+            )
+        with _Dreaming():
+            return self.trace(self.model, data, num_samples)
 
     def _run_at(self, program: Program, z: dict[str, Tensor], data: Data) -> Sites:
         num_samples, batch = self._shape(z, data)

@@ -397,9 +397,7 @@ class Fit:
                     check_rows(self.pair, data)
             for finding in grey_values(self.pair, self.pair.example):
                 warnings.warn(finding.sentence, stacklevel=4)
-            # Nothing that learns moves before the first step, running statistics included.
-            with self.pair.evaluation():
-                return self.objective.start(self.pair, self.data).to(self.device)
+            return self.objective.start(self.pair, self.data).to(self.device)
 
     def _mark_trained(self) -> None:
         """Remember whose weights this fit changes."""

@@ -34,6 +34,7 @@ from aevb.inference import (
 )
 from aevb.inference.coordinates import unflatten
 from aevb.inference.evidence import ELBO, AnnealedImportanceSampling, ImportanceSampling
+from aevb.inference.objectives import Batch
 from aevb.models import LatentVariableModel, likelihoods, networks, priors
 
 X = torch.rand(6, 4)
@@ -218,14 +219,15 @@ def test_tables_of_different_lengths_are_refused_whole():
 
 def _guide_with_a_scale_of_its_own(x):
     with pyro.plate("data", len(x)):
-        scale = pyro.sample("s", dist.LogNormal(x.new_zeros(()), 0.5), infer={"is_auxiliary": True})
-        pyro.sample("z", dist.Normal(x[:, :2], scale.unsqueeze(-1)).to_event(1))
+        scale = pyro.sample("s", dist.LogNormal(x.new_tensor(-0.2), 0.3), infer={"is_auxiliary": True})
+        mean = x.sum(-1, keepdim=True).expand(-1, 2) / 9  # the posterior's
+        pyro.sample("z", dist.Normal(mean, scale.unsqueeze(-1)).to_event(1))
 
 
 def _model_that_knows_the_scale(x):
     with pyro.plate("data", len(x)):
         z = pyro.sample("z", dist.Normal(x.new_zeros(2), 1.0).to_event(1))
-        pyro.sample("s", dist.LogNormal(0.1 * z.sum(-1), 0.6))
+        pyro.sample("s", dist.LogNormal(0.1 * z.sum(-1) - 0.2, 0.4))
         pyro.sample("x", dist.Normal(z.sum(-1, keepdim=True).expand(*z.shape[:-1], 4), 1.0).to_event(1), obs=x)
 
 
@@ -280,14 +282,15 @@ def test_what_needs_draws_alone_takes_such_a_guide():
 
 def test_the_mend_works_once_the_model_draws_it_too_there_is_a_bound_below_the_evidence():
     model, guide = _model_that_knows_the_scale, _guide_with_a_scale_of_its_own
-    exact = torch.distributions.MultivariateNormal(torch.zeros(4), torch.eye(4) + 2.0).log_prob(X)
-    weighed = log_evidence(model, guide, X, ImportanceSampling(3000))
-    torch.testing.assert_close(weighed.log_px.float(), exact, atol=0.2, rtol=0)
-    bound = log_evidence(model, guide, X, ELBO(300))
+    x = torch.linspace(-1.0, 1.5, 12).reshape(3, 4)
+    exact = torch.distributions.MultivariateNormal(torch.zeros(4), torch.eye(4) + 2.0).log_prob(x)
+    weighed = log_evidence(model, guide, x, ImportanceSampling(3000))
+    torch.testing.assert_close(weighed.log_px.float(), exact, atol=0.1, rtol=0)
+    bound = log_evidence(model, guide, x, ELBO(300))
     assert (bound.log_px < exact).all()
-    pair = Pair(model, guide).check(X)
-    cloud = pair.cloud(X, 5)
-    torch.testing.assert_close(pair.log_guide(cloud.z, X), cloud.log_q)  # at given values nothing is drawn again
+    pair = Pair(model, guide).check(x)
+    cloud = pair.cloud(x, 5)
+    torch.testing.assert_close(pair.log_guide(cloud.z, x), cloud.log_q)  # at given values nothing is drawn again
 
 
 def test_a_site_that_only_the_guide_has_and_does_not_mark_is_told_the_same_mend():
@@ -405,3 +408,51 @@ def test_an_angle_lies_on_the_circle_and_a_guide_on_the_line_is_refused():
     assert Pair(model).check(x).latents[0].support.upper_bound == pytest.approx(math.pi)
     with pytest.raises(ContractError, match="outside the prior's support"):
         Pair(model, on_the_line).check(x)
+
+
+# ----------------------------------------------------------------------------------- dreams of what looks at the data
+
+
+def _knowing(given):
+    """A model of z, x and an auxiliary a ~ r(a|z, x), the x of the argument or the one that its statement returns."""
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(x.new_zeros(()), 1.0))
+            drawn = pyro.sample("x", dist.Normal(z, 0.5), obs=x)
+            pyro.sample("a", dist.Normal(z + 2.0 * (x if given == "argument" else drawn), 0.3))
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            a = pyro.sample("a", dist.Normal(x, 1.0))
+            pyro.sample("z", dist.Normal(a / 3, 1.0))
+
+    return model, guide
+
+
+def test_a_latent_drawn_given_the_argument_cannot_be_dreamt_and_given_the_returned_value_it_can():
+    x = torch.tensor([-1.0, 0.5, 40.0])
+    pair = Pair(*_knowing("argument")).check(x)
+    assert pair.reads_data == ("a",)
+    torch.testing.assert_close(pair.sample_prior(x, 4000)["a"].mean(0), 2.0 * x, atol=0.1, rtol=0)  # the contrast's
+    batch = Batch((x,), torch.arange(3), 3, torch.tensor(0))
+    for dream in (lambda: pair.dream(x), lambda: list(WakeSleep()(pair, batch, torch.nn.Module()))):
+        with pytest.raises(ContractError, match=r"draws \['a'\] given the argument.*given what that statement returns"):
+            dream()
+    mended = Pair(*_knowing("returned value")).check(x)
+    assert mended.reads_data == ()
+    z, observed = mended.dream(x, 4000)
+    left = z["a"] - z["z"] - 2.0 * observed["x"]
+    assert abs(float(left.mean())) < 0.02 and float(left.std()) == pytest.approx(0.3, abs=0.02)
+
+
+def test_an_argument_that_is_not_observed_may_be_looked_at():
+    def model(x, label):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(label, 1.0))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    data = (torch.randn(5), torch.arange(5.0))
+    pair = Pair(model).check(data)
+    assert pair.reads_data == ()
+    assert pair.dream(data)[1]["x"].shape == (1, 5)

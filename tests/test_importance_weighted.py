@@ -12,7 +12,7 @@ from pyro.infer import RenyiELBO, TraceTailAdaptive_ELBO
 from pyro.infer import ReweightedWakeSleep as PyroRWS
 from torch import nn
 
-from aevb.inference import SGVB, ContractError, Pair, fit
+from aevb.inference import SGVB, ContractError, Pair, WakeSleep, fit
 from aevb.inference.objectives import IWAE, Batch, DReG, Renyi, ReweightedWakeSleep, StickingTheLanding, TailAdaptive
 from aevb.inference.players import Players
 from aevb.inference.step import EagerStep
@@ -325,3 +325,42 @@ def test_a_parameter_that_model_and_guide_share_descends_the_sum_of_their_losses
     torch.manual_seed(0)
     step(batch())
     torch.testing.assert_close(before - shared.log_scale.detach(), parts[0] + parts[1])
+
+
+class DroppingGuide(Guide):
+    """A guide that drops its mean out now and then while it trains."""
+
+    def __init__(self, rate):
+        super().__init__()
+        self.dropout = nn.Dropout(rate)
+
+    def forward(self, x):
+        with pyro.plate("data", len(x)):
+            loc = self.dropout(self.net(x[:, None]))
+            pyro.sample("z", dist.Normal(loc, self.log_scale.exp()).to_event(1))
+
+
+@pytest.mark.parametrize("objective", [StickingTheLanding(), DReG(), TailAdaptive()])
+def test_a_guide_with_dropout_has_another_density_in_a_second_run_and_is_refused(objective):
+    pair, without = (Pair(Model(), DroppingGuide(rate)).check(X) for rate in (0.3, 0.0))
+    state = torch.get_rng_state()
+    with pytest.raises(ValueError, match="have not one density"):
+        objective.start(pair, X)
+    objective.start(without, X)
+    pair.guide.fn.dropout.eval()  # a dropout at rest is none
+    objective.start(pair, X)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("objective", [WakeSleep(), ReweightedWakeSleep()])
+def test_wake_scores_its_draws_in_the_run_that_made_them(objective):
+    pair = Pair(Model(), DroppingGuide(0.3)).check(X)
+    pair.guide.fn.net.bias.data.add_(3.0)  # what is dropped out is far from what is not
+    x = X.repeat(500)
+    bounds = []
+    for one in (objective, IWAE(num_samples=getattr(objective, "num_samples", 1))):
+        torch.manual_seed(4)
+        phase = next(iter(one(pair, batch(x), nn.Module())))
+        bounds.append(float(phase.report["bound"]))
+    assert bounds[0] == pytest.approx(bounds[1], abs=1e-4)  # the same draws, the same weights
+    assert bounds[0] < float(dist.Normal(0.3, 3**0.5).log_prob(x).mean())

@@ -132,6 +132,7 @@ def test_what_the_model_shares_moves_where_the_model_is_trained_alone():
 
 def test_weights_with_a_posterior_are_not_moved_by_the_guide_beside():
     loop = _loop(FullVB(), "never")
+    assert [id(p) for p in loop.players.parameters()["guide"]] == [id(loop.pair.guide.fn.slope)]
     for _ in loop:
         pass
     posterior = FullVB.posterior(loop.memory)

@@ -136,9 +136,10 @@ class AdversarialVB:
         if stuck:
             raise ValueError(f"AdversarialVB needs reparameterised latents, but the guide's {stuck} have no rsample.")
         example = pair.blank(2)
-        z = {name: value.detach() for name, value in pair.sample_guide(example).items()}
-        with torch.enable_grad():
-            learned_prior = pair.log_densities(z, example)[0].requires_grad
+        with pair.evaluation():
+            z = pair.sample_guide(example)
+            with torch.enable_grad():
+                learned_prior = pair.log_densities(z, example)[0].requires_grad
         if isinstance(self.critic, nn.Module):
             memory = _Memory(copy.deepcopy(self.critic), learned_prior)
         else:

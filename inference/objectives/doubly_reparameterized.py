@@ -16,7 +16,7 @@ from torch import nn
 from ..data import Dataset
 from ..pair import Pair
 from .objective import Batch, Phase
-from .particles import iwae_bound, path_cloud, path_loss, require_paths, require_samples, valued
+from .particles import iwae_bound, path_cloud, path_loss, require_one_density, require_paths, require_samples, valued
 
 __all__ = ["DReG"]
 
@@ -49,6 +49,7 @@ class DReG:
     def start(self, pair: Pair, data: Dataset) -> nn.Module:
         """No memory; a latent without a pathwise gradient is refused."""
         require_paths(pair, "DReG")
+        require_one_density(pair, "DReG")
         return nn.Module()
 
     def __call__(self, pair: Pair, batch: Batch, memory: nn.Module) -> Iterator[Phase]:

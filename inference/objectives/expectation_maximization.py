@@ -92,9 +92,10 @@ class EM:
         """Summarise the data once under the parameters as they are, or see that the posterior is Gaussian."""
         model = pair.model.fn
         if not isinstance(model, Summarized):
-            refuse_unless_gaussian(pair, next(iter(chunks(data, _ROWS))), "EM")
+            with pair.evaluation():
+                refuse_unless_gaussian(pair, next(iter(chunks(data, _ROWS))), "EM")
             return nn.Module()
-        with torch.no_grad():
+        with pair.evaluation():
             total: dict[str, Tensor] = {}
             for part in chunks(data, _ROWS):
                 for name, value in model.summarize(*part).items():

@@ -46,7 +46,10 @@ class Objective(Protocol):
         """The players it trains; a pair without a guide is enough where ``"guide"`` is not among them."""
 
     def start(self, pair: Pair, data: Dataset) -> nn.Module:
-        """Make the algorithm's own memory for a checked pair and a data set; an empty module if it needs none."""
+        """Make the algorithm's own memory for a checked pair and a data set; an empty module if it needs none.
+
+        Nothing that learns may move here, running statistics included: programs are run inside ``pair.evaluation()``.
+        """
 
     def __call__(self, pair: Pair, batch: Batch, memory: nn.Module) -> Iterator[Phase]:
         """Yield the phases of one step; each is carried out before the next is asked for."""

@@ -7,13 +7,18 @@ from __future__ import annotations
 
 import math
 
+import pyro
 import torch
 from torch import Tensor
 
 from ..pair import Cloud, Pair
+from ..random_state import RandomState
 from .objective import Batch
 
-__all__ = ["iwae_bound", "path_cloud", "path_loss", "require_paths", "require_samples", "valued"]
+__all__ = ["iwae_bound", "path_cloud", "path_loss", "require_one_density", "require_paths", "require_samples", "valued"]
+
+
+_COPIES = 16  # of a datapoint: dropout shows in one of them
 
 
 def require_samples(num_samples: int) -> None:
@@ -30,6 +35,30 @@ def require_paths(pair: Pair, objective: str) -> None:
         raise ValueError(
             f"{objective} needs reparameterised latents, but the guide's {stuck} have no rsample; use "
             'SGVB(estimator="A") or ReweightedWakeSleep, which do without, or relax the family.'
+        )
+
+
+def require_one_density(pair: Pair, objective: str) -> None:
+    """Refuse a guide that draws outside its sites while it trains: a second run of it has another density."""
+    data = tuple(part.repeat(_COPIES, *(1,) * (part.dim() - 1)) for part in pair.example)
+    buffers = dict(pair.named_buffers())
+    kept = {name: value.clone() for name, value in buffers.items()}
+
+    def scored() -> Tensor:
+        found = pair.log_guide(z, data)
+        for name, value in kept.items():
+            buffers[name].copy_(value)
+        return found
+
+    with RandomState(0, pair.example[0].device), torch.no_grad(), pyro.validation_enabled(False):
+        z = pair.sample_guide(data)
+        same = torch.allclose(scored(), scored())
+    if not same:
+        raise ValueError(
+            f"{objective} draws from the guide in one run and takes log q(z|x) of the draws in another, but in "
+            "training the two have not one density (dropout, or noise drawn outside pyro.sample), so its bound would "
+            "be none; use SGVB, IWAE, Renyi or ReweightedWakeSleep, which score draws in the run that made them, or "
+            "leave the guide's dropout out."
         )
 
 

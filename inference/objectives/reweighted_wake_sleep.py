@@ -59,9 +59,8 @@ class ReweightedWakeSleep:
 
     def __call__(self, pair: Pair, batch: Batch, memory: nn.Module) -> Iterator[Phase]:
         """Yield the one phase: the model's wake loss and the guide's wake or sleep loss, from the same parameters."""
-        with torch.no_grad():
-            z = pair.sample_guide(batch.data, self.num_samples)
-        log_q, log_joint = pair.log_guide(z, batch.data), pair.log_joint(z, batch.data)
+        z, log_q = pair.scored_draws(batch.data, self.num_samples)
+        log_joint = pair.log_joint(z, batch.data)
         log_weight = (log_joint - log_q).detach()
         weights, bound = log_weight.softmax(0), iwae_bound(log_weight).mean()
         report = {"bound": bound}

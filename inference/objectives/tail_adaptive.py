@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from ..data import Dataset
 from ..pair import Pair
 from .objective import Batch, Phase
-from .particles import iwae_bound, path_cloud, path_loss, require_paths, require_samples, valued
+from .particles import iwae_bound, path_cloud, path_loss, require_one_density, require_paths, require_samples, valued
 
 __all__ = ["TailAdaptive"]
 
@@ -57,6 +57,7 @@ class TailAdaptive:
     def start(self, pair: Pair, data: Dataset) -> nn.Module:
         """No memory; a latent without a pathwise gradient is refused."""
         require_paths(pair, "TailAdaptive")
+        require_one_density(pair, "TailAdaptive")
         return nn.Module()
 
     def __call__(self, pair: Pair, batch: Batch, memory: nn.Module) -> Iterator[Phase]:

@@ -52,8 +52,7 @@ class WakeSleep:
     def __call__(self, pair: Pair, batch: Batch, memory: nn.Module) -> Iterator[Phase]:
         """Yield the wake phase, then the sleep phase."""
         with torch.no_grad():
-            z = pair.sample_guide(batch.data, self.num_samples)
-            log_q = pair.log_guide(z, batch.data)
+            z, log_q = pair.scored_draws(batch.data, self.num_samples)
         log_joint = pair.log_joint(z, batch.data)
         yield Phase({"model": -log_joint.mean()}, {"bound": (log_joint.detach() - log_q).mean()})
         with torch.no_grad():
