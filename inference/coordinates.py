@@ -14,12 +14,18 @@ from torch.distributions import Transform, biject_to, constraints
 
 from .pair import Data, LatentSite, Pair
 
-__all__ = ["dimension", "flatten", "log_density", "side_by_side", "unflatten"]
+__all__ = ["dimension", "flatten", "like", "log_density", "side_by_side", "unflatten"]
 
 
 def dimension(pair: Pair) -> int:
     """The number D of unconstrained coordinates of a datapoint's latents."""
     return sum(_free_shape(site).numel() for site in pair.latents)
+
+
+def like(pair: Pair) -> Tensor:
+    """An empty tensor of the type, and on the device, in which a pair's densities are computed."""
+    floating = (part for part in (*pair.model.parameters(), *pair.example) if part.is_floating_point())
+    return torch.empty_like(next(floating, torch.empty(0, device=pair.example[0].device)), requires_grad=False)
 
 
 def flatten(pair: Pair, z: dict[str, Tensor]) -> Tensor:

@@ -15,12 +15,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .coordinates import dimension, log_density
+from .coordinates import dimension, like, log_density
 from .pair import Data, Pair
 
-__all__ = ["GaussianPosterior", "gaussian_posterior", "misfit", "refuse_unless_gaussian"]
+__all__ = ["LOOKED_AT", "GaussianPosterior", "gaussian_posterior", "misfit", "refuse_unless_gaussian"]
 
-_ROWS = 50  # datapoints whose log p(x, z) is looked at
+LOOKED_AT = 50  # datapoints whose log p(x, z) is looked at
 
 
 class GaussianPosterior(NamedTuple):
@@ -41,30 +41,39 @@ def gaussian_posterior(pair: Pair, data: Data) -> GaussianPosterior:
     return _posterior(*_expansion(pair, data))
 
 
-def misfit(pair: Pair, data: Data) -> tuple[float, float]:
+def misfit(pair: Pair, data: Data, far: Tensor | None = None) -> tuple[float, float]:
     """How far log p(x, u) is from a quadratic at points of its posterior, and how far rounding may put it, in nats.
 
     Args:
         pair: A checked pair.
         data: Some rows, of which the first few are looked at.
+        far: Points ``[K, B, D]`` out of the posterior; a quadratic is one there as well, or off by infinity.
 
     Raises:
         ValueError: A latent has no gradient.
     """
-    data = tuple(part[:_ROWS] for part in data)
+    data = tuple(part[:LOOKED_AT] for part in data)
     height, slope, precision = _expansion(pair, data)
     if not bool(precision.isfinite().all()) or bool((torch.linalg.eigvalsh(precision) <= 0).any()):
         return math.inf, 0.0
     found = _posterior(height, slope, precision)
     aslant = found.spread @ torch.arange(1.0, slope.shape[-1] + 1).cos().to(slope)  # along no axis
     u = torch.cat([found.points(), torch.stack([found.mean + 2.0 * aslant, found.mean - 3.0 * aslant])])
-    with torch.no_grad():
-        values = log_density(pair, data)(u)
-    curve = torch.einsum("kbi,bij,kbj->kb", u, precision, u) / 2
-    expected = height + (u * slope).sum(-1) - curve
-    off = float((values - expected).abs().nan_to_num(nan=math.inf).amax())
-    size = max(float(part.abs().amax()) for part in (values, height, curve))
-    return off, math.sqrt(torch.finfo(height.dtype).eps) * (1.0 + size)
+    relative = math.sqrt(torch.finfo(height.dtype).eps)
+
+    def away(u: Tensor) -> tuple[Tensor, Tensor]:
+        with torch.no_grad():
+            values = log_density(pair, data)(u)
+        curve = torch.einsum("kbi,bij,kbj->kb", u, precision, u) / 2
+        off = (values - (height + (u * slope).sum(-1) - curve)).abs().nan_to_num(nan=math.inf)
+        return off, torch.maximum(torch.maximum(values.abs(), curve.abs()), height.abs())
+
+    off, size = away(u)
+    if far is not None:
+        off_there, size_there = away(far[:, :LOOKED_AT])
+        if bool((off_there > relative * (1.0 + size_there)).any()):
+            return math.inf, 0.0
+    return float(off.amax()), relative * (1.0 + float(size.amax()))
 
 
 def refuse_unless_gaussian(pair: Pair, data: Data, what: str) -> None:
@@ -97,8 +106,7 @@ def refuse_unless_gaussian(pair: Pair, data: Data, what: str) -> None:
 def _expansion(pair: Pair, data: Data) -> tuple[Tensor, Tensor, Tensor]:
     """f(0) ``[B]``, g ``[B, D]`` and P ``[B, D, D]``."""
     dim, batch = dimension(pair), len(data[0])
-    like = next(pair.model.parameters(), torch.empty(0, device=data[0].device))
-    unit = torch.eye(dim, dtype=like.dtype, device=like.device)
+    unit = torch.eye(dim).to(like(pair))
     u = torch.cat([torch.zeros_like(unit[:1]), unit]).unsqueeze(1).repeat(1, batch, 1)
     with torch.enable_grad():
         u.requires_grad_(True)

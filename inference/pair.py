@@ -117,15 +117,18 @@ class _Detaching(Messenger):
 
 
 class _Changing(Messenger):
-    """Puts another distribution in the place of each latent's."""
+    """Puts another distribution in the place of each latent's; what is to be changed has all of ``dims`` in front."""
 
-    def __init__(self, names: frozenset[str], change: Change) -> None:
+    def __init__(self, names: frozenset[str], change: Change, dims: int) -> None:
         super().__init__()
-        self.names, self.change = names, change
+        self.names, self.change, self.dims = names, change, dims
 
     def _pyro_sample(self, msg: Any) -> None:
         if msg["name"] in self.names:
-            msg["fn"] = self.change(msg["name"], msg["fn"])
+            # The plate of samples is entered further out: what does not depend on another draw knows nothing of it.
+            shape = torch.Size(msg["fn"].batch_shape)
+            missing = (1,) * (self.dims - len(shape))
+            msg["fn"] = self.change(msg["name"], msg["fn"].expand(missing + shape))
 
 
 class Program(nn.Module):
@@ -262,12 +265,12 @@ def _module_value(program: nn.Module, key: str, value: Tensor) -> tuple[str, Ten
 class _Changed(Program):
     """A program whose latents' distributions are changed on the way; its parameters are that program's own."""
 
-    def __init__(self, inner: Program, names: frozenset[str], change: Change) -> None:
+    def __init__(self, inner: Program, changing: _Changing) -> None:
         super().__init__(inner)
-        self._names, self._change = names, change
+        self._changing = changing
 
     def forward(self, *data: Tensor) -> Any:
-        with _Changing(self._names, self._change):
+        with self._changing:
             return self.fn(*data)
 
 
@@ -535,11 +538,12 @@ class Pair(nn.Module):
     def with_guide_changed(self, change: Change) -> Pair:
         """The same checked pair, but each latent of the guide is drawn from ``change(site, its distribution)``.
 
-        The distribution that is handed over has batch shape ``[num_samples, batch]``; model and parameters are shared.
+        The distribution that is handed over has batch shape ``[num_samples, batch]``, or ``[1, batch]`` where it is
+        the same for every draw; model and parameters are shared.
         """
-        names = frozenset(site.name for site in self.latents)
+        changing = _Changing(frozenset(site.name for site in self.latents), change, self.max_plate_nesting + 1)
         changed = copy(self)
-        changed._modules = {**self._modules, "guide": _Changed(self._guide(), names, change)}
+        changed._modules = {**self._modules, "guide": _Changed(self._guide(), changing)}
         return changed
 
     # ------------------------------------------------------------------ the contract

@@ -1,8 +1,8 @@
 r"""The marginal likelihood itself, where it can be had.
 
 A model may know its own answer (a method ``log_evidence(x)``); discrete latents are enumerated,
-p(x) = sum_z p(x, z); up to three continuous ones are integrated on a grid; of more, a linear-Gaussian model's log p(x)
-follows from its density (:mod:`~aevb.inference.gaussian_posterior`).
+p(x) = sum_z p(x, z); up to three continuous ones are integrated (:mod:`quadrature`); of more, a linear-Gaussian model's
+log p(x) follows from its density (:mod:`~aevb.inference.gaussian_posterior`).
 """
 
 from __future__ import annotations
@@ -14,17 +14,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..coordinates import dimension, flatten
 from ..data import Dataset, chunks
-from ..gaussian_posterior import gaussian_posterior, misfit
+from ..gaussian_posterior import LOOKED_AT, gaussian_posterior, misfit
 from ..pair import Data, Pair
 from .evidence import Evidence
-from .quadrature import Quadrature
+from .quadrature import MOST_DIMENSIONS, Quadrature
 
 __all__ = ["Exact"]
 
 _MOST_STATES = 100_000
-_MOST_DIMENSIONS = 3
 _NEGLIGIBLE = 0.01  # nats that rounding may cost
+_FAR = 20  # draws of the prior at which a Gaussian model is held to be one
 _ROWS = 20_000  # states of all datapoints of a chunk that are scored at once
 
 
@@ -32,7 +33,8 @@ _ROWS = 20_000  # states of all datapoints of a chunk that are scored at once
 class Exact:
     """Take the model's own answer, enumerate discrete latents, integrate up to three others, or solve a Gaussian model.
 
-    A model that knows log p(x) says so by a method ``log_evidence(*data) -> [batch]``, in nats.
+    A model that knows log p(x) says so by a method ``log_evidence(*data) -> [batch]``, in nats. Where an integral has
+    not converged on some datapoints, the evidence is an estimate, a note names them, and its errors say by how much.
 
     Raises:
         ValueError: No exact answer can be had; the message says why, and what would do.
@@ -56,29 +58,33 @@ class Exact:
         discrete = [site.name for site in pair.latents if _is_discrete(site.support)]
         if discrete:
             return _enumerated(pair, data, discrete)
-        dim = sum(site.event_shape.numel() for site in pair.latents)
-        if dim > _MOST_DIMENSIONS + len(pair.latents):  # a simplex has one dimension fewer than its event
+        dim = _dimension(pair)
+        if dim > MOST_DIMENSIONS:
             return _gaussian(pair, data, dim)
-        try:
-            found = Quadrature()(pair, data)
-        except ValueError as error:
-            if "three latent dimensions" not in str(error):
-                raise
-            return _gaussian(pair, data, dim)
-        notes = (f"by quadrature on {found.num_samples} points", *found.notes)
-        return replace(found, method="exact", own_errors=torch.zeros_like(found.log_px), notes=notes)
+        found = Quadrature()(pair, data)
+        return replace(found, method="exact", notes=(f"by quadrature on {found.num_samples} points", *found.notes))
+
+
+def _dimension(pair: Pair) -> int:
+    try:
+        return dimension(pair)
+    except ValueError as error:
+        raise ValueError(_refusal("a latent of it lies where no bijection to the real line leads")) from error
 
 
 def _gaussian(pair: Pair, data: Dataset, dim: int) -> Evidence:
-    try:
-        off, tolerance = misfit(pair, next(iter(chunks(data, 100))))
-    except (ValueError, RuntimeError) as error:  # latents that no gradient or bijection reaches
-        raise ValueError(_refusal(f"it has {dim} latent dimensions")) from error
-    if not off <= min(tolerance, _NEGLIGIBLE):
-        raise ValueError(_refusal(f"it has {dim} latent dimensions and is not linear and Gaussian in them"))
-    parts = chunks(data, max(1, _ROWS // (dim + 1)))
-    note = f"the closed form of a linear-Gaussian model (log p(x, z) is quadratic in z within {off:.1g} nats)"
-    return _evidence([gaussian_posterior(pair, part).log_px for part in parts], 0, note)
+    answers, worst = [], 0.0
+    for part in chunks(data, min(LOOKED_AT, max(1, _ROWS // (dim + 1)))):
+        try:
+            off, tolerance = misfit(pair, part, flatten(pair, pair.sample_prior(part, _FAR)))
+        except (ValueError, RuntimeError) as error:  # latents that no gradient reaches
+            raise ValueError(_refusal(f"it has {dim} latent dimensions")) from error
+        if not off <= min(tolerance, _NEGLIGIBLE):
+            raise ValueError(_refusal(f"it has {dim} latent dimensions and is not linear and Gaussian in them"))
+        answers.append(gaussian_posterior(pair, part).log_px)
+        worst = max(worst, off)
+    note = f"the closed form of a linear-Gaussian model (log p(x, z) is quadratic in z within {worst:.1g} nats)"
+    return _evidence(answers, 0, note)
 
 
 def _enumerated(pair: Pair, data: Dataset, discrete: list[str]) -> Evidence:
