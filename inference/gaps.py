@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Gap", "Gaps", "gaps"]
 
+_NOTHING = 0.05  # nats that are next to nothing
+_ERRORS = 3  # Monte Carlo errors within which all may be chance
 _ROWS = 2000  # draws of all datapoints of a chunk that are scored at once
 
 
@@ -57,7 +59,10 @@ class Gap:
 
 @dataclass(frozen=True)
 class Gaps:
-    """The log p(x), the bound of the fitted q* and the guide's, each ``[N]`` with its Monte Carlo errors ``[N]``."""
+    """The log p(x), the bound of the fitted q* and the guide's, each ``[N]`` with its Monte Carlo errors ``[N]``.
+
+    ``method`` and ``direction`` are those of the evidence; errors that it does not know are not numbers.
+    """
 
     log_px: Tensor
     log_px_errors: Tensor
@@ -66,6 +71,7 @@ class Gaps:
     bound: Tensor
     bound_errors: Tensor
     method: str = ""
+    direction: str = "exact"
 
     @property
     def approximation(self) -> Gap:
@@ -102,13 +108,33 @@ class Gaps:
             f"{family.mean:.2f} +- {family.standard_error:.2f} because of the guide's family (approximation) and "
             f"{encoder.mean:.2f} +- {encoder.standard_error:.2f} because of its encoder (amortization)"
         )
-        if total.mean < 3 * total.monte_carlo_error or total.mean < 0.05:
-            return f"{said}: next to nothing is lost."
-        if family.mean > 2 * encoder.mean:
-            return f"{said}: a richer family wins back most of it (full-covariance-normal, flow)."
-        if encoder.mean > 2 * family.mean:
-            return f"{said}: a larger encoder, longer training, or refine(x) wins back most of it."
-        return f"{said}: both a richer family and a better encoder would help."
+        floor = f", at least, since {self.method} is a lower bound" if self.direction == "lower bound" else ""
+        return f"{said}{floor}: {self._advice()}."
+
+    def _advice(self) -> str:
+        family, encoder, total = self.approximation, self.amortization, self.total
+        slack = _ERRORS * total.monte_carlo_error
+        if math.isnan(slack):
+            return "how much of it is chance is not known, for the error of log p(x) is not"
+        if encoder.mean < -max(_NOTHING, _ERRORS * encoder.monte_carlo_error):
+            return "the fit of q* has not reached the guide's own bound; take more steps (num_steps)"
+        if total.mean + slack < _NOTHING:
+            return "next to nothing is lost" + ("" if self.direction == "exact" else f" that {self.method} could see")
+        if total.mean < slack:
+            return f"the Monte Carlo error ({slack:.2g}) hides whether anything is lost; take more draws (num_draws)"
+        return _most_of_it(family, encoder)
+
+
+def _most_of_it(family: Gap, encoder: Gap) -> str:
+    """Which of the two is the larger by far, where chance leaves that to be said."""
+    slack = _ERRORS * math.hypot(family.monte_carlo_error, encoder.monte_carlo_error)
+    if family.mean > 2 * encoder.mean and family.mean - encoder.mean > slack:
+        return "a richer family wins back most of it (full-covariance-normal, flow)"
+    if encoder.mean > 2 * family.mean and encoder.mean - family.mean > slack:
+        return "a larger encoder, longer training, or refine(x) wins back most of it"
+    if min(family.mean, encoder.mean) > slack:
+        return "both a richer family and a better encoder would help"
+    return "which of the two is the larger the Monte Carlo error hides; take more draws (num_draws)"
 
 
 def gaps(
@@ -128,7 +154,7 @@ def gaps(
         data: The datapoints; some tens say much.
         log_px: What is known of log p(x): the evidence of these very datapoints, or an estimator. By default the exact
             answer where there is one, else annealing from the guide by 500 temperatures.
-        num_steps: Steps of the fit of q*.
+        num_steps: Steps of the first round of the fit of q*.
         num_samples: Draws a datapoint and step of that fit.
         num_draws: Fresh draws a datapoint for each of the two bounds.
         seed: Of the draws.
@@ -155,10 +181,10 @@ def gaps(
         for part in chunks(rows, max(1, _ROWS // num_samples)):
             local = fit_local(pair, part, num_steps=num_steps, num_samples=num_samples)
             # Fresh draws, which no fit has seen.
-            found.append((*_bound(local, part, num_draws), *_bound(pair, part, num_draws)))
+            found.append((*_bound(local.pair, part, num_draws), *_bound(pair, part, num_draws)))
     best, best_errors, bound, bound_errors = (torch.cat(column) for column in zip(*found, strict=True))
     truth, errors = known.log_px.double().cpu(), known.errors.double().cpu()
-    return Gaps(truth, errors, best, best_errors, bound, bound_errors, known.method)
+    return Gaps(truth, errors, best, best_errors, bound, bound_errors, known.method, known.direction)
 
 
 def _refuse_unlike(known: Evidence, mine: Provenance) -> None:

@@ -53,7 +53,7 @@ class Refined:
         bound: The better posterior's bound, ``[N]``; of chains there is none.
         seconds_before: Wall time of as many draws of the guide.
         seconds: Wall time of the refinement, its draws counted.
-        evaluations: Evaluations of log p(x, z) a datapoint that it took, gradients counted as one.
+        evaluations: Evaluations of log p(x, z) a datapoint that it took (the most), gradients counted as one.
         rhat: Of chains: the largest r-hat of a datapoint's latents, ``[N]``.
         ess: Of chains: their smallest effective sample size, ``[N]``.
     """
@@ -109,7 +109,7 @@ def refine(
         data: The datapoints.
         method: ``"local"`` steps in the guide's own family, importance ``"resample"``, or ``"hmc"``.
         num_draws: Draws a datapoint that come back.
-        num_steps: Of local: steps of the fit.
+        num_steps: Of local: steps of the fit's first round.
         num_candidates: Of resample: draws J of the guide that one is picked from.
         num_chains: Of hmc: chains a datapoint; they share ``num_draws``.
         warmup: Of hmc: transitions while each chain's step size is tuned.
@@ -144,11 +144,6 @@ def refine(
         "resample": lambda part: _resampled(pair, part, num_draws, num_candidates),
         "hmc": lambda part: _chains(pair, part, each, num_chains, warmup, num_leapfrog),
     }
-    evaluations = {
-        "local": num_steps * _FIT_DRAWS + num_draws,
-        "resample": num_draws * num_candidates,
-        "hmc": (each + warmup) * num_chains * num_leapfrog,
-    }
     with RandomState(seed, device), pair.evaluation():
         began = time.perf_counter()
         before = [_worth(_cloud(pair, part, num_draws).log_weight) for part in chunks(rows, _POINTS)]
@@ -163,7 +158,7 @@ def refine(
         bound_before=torch.cat([part["bound"] for part in before]),
         seconds_before=half - began,
         seconds=ended - half,
-        evaluations=evaluations[method],
+        evaluations=int(worth["evaluations"].max()),
         khat=worth.get("khat"),
         bound=worth.get("bound"),
         rhat=worth.get("rhat"),
@@ -172,8 +167,9 @@ def refine(
 
 
 def _local(pair: Pair, part: Data, num_draws: int, num_steps: int) -> Part:
-    cloud = _cloud(fit_local(pair, part, num_steps=num_steps, num_samples=_FIT_DRAWS), part, num_draws)
-    return cloud.z, _worth(cloud.log_weight)
+    fitted = fit_local(pair, part, num_steps=num_steps, num_samples=_FIT_DRAWS)
+    cloud = _cloud(fitted.pair, part, num_draws)
+    return cloud.z, _worth(cloud.log_weight) | _cost(part, fitted.evaluations + num_draws)
 
 
 def _resampled(pair: Pair, part: Data, num_draws: int, num_candidates: int) -> Part:
@@ -188,7 +184,7 @@ def _resampled(pair: Pair, part: Data, num_draws: int, num_candidates: int) -> P
     others = log_weight[:, 1:].logsumexp(1)
     sets = torch.stack([torch.logaddexp(own, others.roll(shift, 0)) for shift in range(1, min(num_draws, _SETS))])
     log_mean = math.log(num_candidates) - sets
-    return z, _worth(math.log(len(sets)) - log_mean.logsumexp(0))
+    return z, _worth(math.log(len(sets)) - log_mean.logsumexp(0)) | _cost(part, num_draws * num_candidates)
 
 
 def _chains(pair: Pair, part: Data, each: int, num_chains: int, warmup: int, num_leapfrog: int) -> Part:
@@ -197,7 +193,8 @@ def _chains(pair: Pair, part: Data, each: int, num_chains: int, warmup: int, num
     rhat, ess = convergence(chains.u.transpose(0, 1).flatten(2))
     points = chains.u.shape[2]
     worth = {"rhat": rhat.reshape(points, -1).amax(-1), "ess": ess.reshape(points, -1).amin(-1)}
-    return unflatten(pair, chains.u.flatten(0, 1))[0], worth
+    cost = _cost(part, (each + warmup) * num_chains * num_leapfrog)
+    return unflatten(pair, chains.u.flatten(0, 1))[0], worth | cost
 
 
 def _cloud(pair: Pair, part: Data, num_draws: int) -> Cloud:
@@ -206,6 +203,11 @@ def _cloud(pair: Pair, part: Data, num_draws: int) -> Cloud:
     clouds = [pair.cloud(part, size) for size in sizes]
     z = {name: torch.cat([cloud.z[name] for cloud in clouds]) for name in clouds[0].z}
     return Cloud(z, *(torch.cat(column) for column in list(zip(*clouds, strict=True))[1:]))
+
+
+def _cost(part: Data, evaluations: int) -> dict[str, Tensor]:
+    """What each datapoint of a chunk took."""
+    return {"evaluations": torch.full((len(part[0]),), evaluations)}
 
 
 def _worth(log_weight: Tensor) -> dict[str, Tensor]:

@@ -44,13 +44,13 @@ def _long_steps(sample):
     return run
 
 
-def test_five_dimensions_are_taken_and_six_refused_with_a_reason():
-    model, x, exact = _world(5, points=30)
+def test_four_dimensions_are_taken_and_five_refused_with_a_reason():
+    model, x, exact = _world(4, points=30)
     evidence = log_evidence(model, None, x, DensityFit("gaussian", num_samples=300))
     assert abs(evidence.mean - float(exact.mean())) < 3 * evidence.monte_carlo_error
     assert evidence.direction == "estimate" and evidence.num_samples == 300
-    model, x, _ = _world(6, points=2)
-    with pytest.raises(ValueError, match=r"up to 5 latent dimensions.*has 6.*annealed importance"):
+    model, x, _ = _world(5, points=2)
+    with pytest.raises(ValueError, match=r"up to 4 latent dimensions.*has 5.*annealed importance"):
         log_evidence(model, None, x, DensityFit())
 
 

@@ -13,7 +13,8 @@ from pyro.infer import TraceMeanField_ELBO
 from torch import Tensor, nn
 from torch.distributions import kl_divergence
 
-from aevb import guides
+from aevb import guides, registry
+from aevb.inference.local_guide import LocalGuide
 from aevb.inference.pair import Pair
 from aevb.models import LatentVariableModel, ProbabilisticPCA, likelihoods, priors
 
@@ -497,3 +498,31 @@ def test_heads_are_one_product_where_all_are_linear():
     lazy = nn.LazyLinear(2)
     assert through(features, lazy, heads[1])[0].shape == (4, B, 2)
     assert torch.equal(through(features, heads[1], other)[0], heads[1](features))
+
+
+@pytest.mark.parametrize("name", GUIDES)
+def test_what_is_fitted_to_one_datapoint_moves_no_other(name):
+    x = torch.rand(B, P)
+    guide = GUIDES[name]().eval()
+    model = LatentVariableModel(PRIOR_ON[guide.support](D), nn.Linear(D, P), likelihoods.Normal(scale=1.0))
+    pair = Pair(model, guide).check(x)
+    with pair.evaluation():
+        local = LocalGuide(pair, (x,))
+        z = pair.sample_guide(x, K)
+        for shift in local.tensors():
+            assert shift.shape[0] == B
+            shift[2] += 0.3 * torch.rand(shift.shape[1:])
+        change = (local.guide().log_guide(z, x) - pair.log_guide(z, x)).abs().amax(0)
+    assert change[2] > 1e-3
+    assert change[[0, 1, 3, 4]].max() < 1e-6
+
+
+def test_every_guide_with_a_density_is_fitted_to_single_datapoints_somewhere():
+    elsewhere = {"conditional-normal", "hierarchical"}  # test_gaps.py
+    names = {guides_named.__name__ for guides_named in (type(make()) for make in GUIDES.values())}
+    for name in registry.GUIDES:
+        kind = registry.find("guides", name)
+        if name not in elsewhere and not issubclass(
+            kind, guides.Implicit | guides.NoiseBasis | guides.ConcatenatedNoise
+        ):
+            assert kind.__name__ in names, name

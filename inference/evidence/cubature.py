@@ -142,7 +142,9 @@ class _Search:
         peak = values.amax(0) + hidden.sum(-1)
         steep = torch.where(unknown.any(0).unsqueeze(-1), torch.inf, steep)
         log_mass = (values + self.log_weights.unsqueeze(-1)).logsumexp(0) + log_volume
-        return _Boxes(row, low, width, log_mass, peak, steep, peak + log_volume, torch.zeros_like(row, dtype=torch.bool))
+        return _Boxes(
+            row, low, width, log_mass, peak, steep, peak + log_volume, torch.zeros_like(row, dtype=torch.bool)
+        )
 
     def _by_row(self, log_values: Tensor) -> Tensor:
         """The logarithm of each row's sum over its boxes."""

@@ -4,7 +4,7 @@ r"""The marginal likelihood by a density fitted to posterior draws.
 
 Some posterior draws choose q; others, *fresh* ones, take the average. Were they the same, q would be high just where it
 is averaged, and the estimate too low. The average is finite in variance only while q has no heavier tails than the
-posterior, and a density fitted to draws is a poor one in many dimensions: so at most five.
+posterior, and a density fitted to draws is a poor one in many dimensions: so fewer than five.
 
 References:
     Auto-Encoding Variational Bayes (Kingma & Welling, 2013), appendix D, https://arxiv.org/abs/1312.6114
@@ -32,7 +32,7 @@ from .evidence import Evidence
 
 __all__ = ["DensityFit"]
 
-_MOST_DIMENSIONS = 5
+_MOST_DIMENSIONS = 4  # the appendix takes it for fewer than five
 _KINDS = ("gaussian", "kde", "mixture")
 
 LogDensity = Callable[[np.ndarray], np.ndarray]
@@ -53,7 +53,7 @@ class DensityFit:
         rows: Chains of all datapoints that run at once; memory does not grow beyond them.
 
     Raises:
-        ValueError: An argument is out of range, or the model has more than five latent dimensions.
+        ValueError: An argument is out of range, or the model has more than four latent dimensions.
 
     References:
         Auto-Encoding Variational Bayes (Kingma & Welling, 2013), appendix D, https://arxiv.org/abs/1312.6114

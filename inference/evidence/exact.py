@@ -69,7 +69,7 @@ def _dimension(pair: Pair) -> int:
     try:
         return dimension(pair)
     except ValueError as error:
-        raise ValueError(_refusal("a latent of it lies where no bijection to the real line leads")) from error
+        raise ValueError(_refusal(f"its latents have no unconstrained coordinates ({error})")) from error
 
 
 def _gaussian(pair: Pair, data: Dataset, dim: int) -> Evidence:

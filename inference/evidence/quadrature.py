@@ -3,9 +3,9 @@ r"""The marginal likelihood of up to three latent dimensions by adaptive quadrat
     p(x) = int p(x, u) du = int p(x, u(t)) |du/dt| dt,     u = m + s t / (1 - t^2),     -1 < t < 1,
 
 in unconstrained coordinates u, with m and s the middle and the width of the prior: the whole space is one cube, heavy
-tails and data far out among it, which boxes of every size cover (:mod:`cubature`). Draws of the prior and the guide, and
-the heights to which hills of the joint density and of the likelihood lead from there, are landmarks that no box may
-overlook.
+tails and data far out among it, which boxes of every size cover (:mod:`cubature`). Draws of the prior and the guide,
+and the summits of the joint density and of the likelihood to which a search leads from there, are landmarks that no
+box may overlook.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ __all__ = ["MOST_DIMENSIONS", "Quadrature"]
 
 MOST_DIMENSIONS = 3
 _CELLS = {1: 32, 2: 8, 3: 4}  # boxes a dimension to begin with
+_PRIOR_POINTS = 20_000  # by which the prior is looked at
+_IMPROPER = 0.1  # nats by which it may hold more than one, for all that rounding does
 _POINTS = 50  # datapoints of a chunk
 _DRAWS = 500  # of the prior, a datapoint
 _GUIDE_DRAWS = 50
@@ -52,7 +54,8 @@ class Quadrature:
         most_points: Points a datapoint after which no box is cut any more.
 
     Raises:
-        ValueError: The model has more than three (unconstrained) latent dimensions, or a number is below 1.
+        ValueError: The model has more than three (unconstrained) latent dimensions, its prior's density integrates to
+            more than one, or a number is below 1.
 
     References:
         An Adaptive Algorithm for Numerical Integration over an N-dimensional Cube (van Dooren & de Ridder, 1976)
@@ -73,6 +76,7 @@ class Quadrature:
                 f"quadrature takes up to three latent dimensions, but this model has {dim}; use "
                 "importance sampling, or annealed importance sampling, which do not mind."
             )
+        _refuse_unless_proper(pair)
         answers = [_Posterior(pair, part).integral(self.num_cells, self.most_points) for part in chunks(data, _POINTS)]
         log_px, log_error, points = (torch.cat(parts).cpu() for parts in zip(*answers, strict=True))
         errors = (log_error - log_px).exp().log1p() + _rounding(pair) * log_px.abs()
@@ -84,6 +88,18 @@ class Quadrature:
             num_samples=int(points.max()),
             notes=(_note(bad, errors),) if bad else (),
             own_errors=errors,
+        )
+
+
+def _refuse_unless_proper(pair: Pair) -> None:
+    """Refuse a prior whose density, over the support it names, holds more than one (an angle on the whole line)."""
+    prior = _Posterior(pair, pair.blank(1), with_data=False).integral(None, _PRIOR_POINTS)
+    if float(prior.log_value) > _IMPROPER:
+        supports = {site.name: site.support for site in pair.latents}
+        raise ValueError(
+            f"the prior's density integrates to {float(prior.log_value.exp()):.3g}, not to one, over the supports that "
+            f"it names, {supports}, so no integral over them is p(x); use importance sampling, whose guide draws where "
+            "the prior does."
         )
 
 
@@ -101,14 +117,14 @@ def _rounding(pair: Pair) -> float:
 
 
 class _Posterior:
-    """The unnormalised posteriors of a few datapoints on the cube."""
+    """The unnormalised posteriors of a few datapoints on the cube; without data their prior."""
 
-    def __init__(self, pair: Pair, part: Data) -> None:
-        self.pair, self.part, self.dtype = pair, part, like(pair).dtype
+    def __init__(self, pair: Pair, part: Data, with_data: bool = True) -> None:
+        self.pair, self.part, self.dtype, self.with_data = pair, part, like(pair).dtype, with_data
         draws = _finite(flatten(pair, pair.sample_prior(part, _DRAWS)).double())  # [S, R, D]
         low, self.middle, high = draws.quantile(torch.tensor([0.16, 0.5, 0.84]).to(draws), dim=0)
         self.width = (high - low).clamp(min=1e-6 * (1.0 + self.middle.abs()))
-        if pair.guide is not None:
+        if pair.guide is not None and with_data:
             guided = _finite(flatten(pair, pair.sample_guide(part, _GUIDE_DRAWS)).double())
             draws = torch.cat([draws, guided])
         self.draws = self._to_cube(draws)
@@ -124,11 +140,12 @@ class _Posterior:
         return self._heights(row, t)[0]
 
     def _heights(self, row: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        """log p(x, t) and log p(x|t), ``[n, M]``, not a number where numbers are too short for the latents."""
+        """Return log p(x, t) and log p(x|t), ``[n, M]``, not a number where numbers are too short for the latents."""
         u = (self.middle[row] + self.width[row] * t / (1.0 - t.square())).to(self.dtype)
         part = tuple(some[row.to(some.device)] for some in self.part)
         z, log_det = unflatten(self.pair, u)
         log_prior, log_lik = self.pair.log_densities(z, part)
+        log_lik = log_lik if self.with_data else torch.zeros_like(log_lik)
         again = flatten(self.pair, z)
         kept = ((again - u).abs() <= _ROUND_TRIP * (1.0 + u.abs())).all(-1)
         stretch = (self.width[row].log() + torch.log1p(t.square()) - 2 * torch.log1p(-t.square())).sum(-1)
@@ -145,11 +162,9 @@ class _Posterior:
         every = torch.arange(self.draws.shape[1], device=self.draws.device)
         joint, log_lik = self._heights(every, self.draws)
         # A peak of the likelihood may be lost beside a broad one of the joint density.
-        tops = [
-            _climbed(lambda t, which=which: self._heights(every, t)[which], _highest(self.draws, heights))
-            for which, heights in enumerate((joint, log_lik))
-        ]
-        summits = torch.cat(tops)
+        by_joint = _climbed(lambda t: self._heights(every, t)[0], _highest(self.draws, joint))
+        by_likelihood = _climbed(lambda t: self._heights(every, t)[1], _highest(self.draws, log_lik))
+        summits = torch.cat([by_joint, by_likelihood])
         return Landmarks(
             torch.cat([self.draws, summits]),
             torch.cat([joint, self._heights(every, summits)[0]]).nan_to_num(-torch.inf),
