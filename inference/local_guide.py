@@ -124,8 +124,8 @@ def fit_local(pair: Pair, data: Data, *, num_steps: int = 500, num_samples: int 
     """Fit the guide's family to every datapoint of a batch, all of them at once.
 
     Gradients are pathwise (sticking the landing): where the family holds the posterior their noise dies out. After the
-    steps come shorter rounds of them, each from half that step again, until no datapoint's bound rises any more; one that
-    ends below its start goes back to it.
+    steps come shorter rounds of them, each from half that step again, until no datapoint's bound rises any more; one
+    that ends below its start goes back to it.
 
     Args:
         pair: A checked pair in evaluation mode.

@@ -223,6 +223,11 @@ def exact_latent(x):
         pyro.sample("z", pyro.distributions.Normal((x - theta) / 2, 0.5**0.5))
 
 
+def each_left_out(found):
+    """Log p(x_n | x_-n) of every row, by the name of ArviZ's major."""
+    return np.asarray(found.loo_i if hasattr(found, "loo_i") else found.elpd_i)
+
+
 @pytest.mark.filterwarnings("ignore")
 def test_leave_one_out_is_the_exact_one_of_a_conjugate_model():
     torch.manual_seed(0)
@@ -235,10 +240,41 @@ def test_leave_one_out_is_the_exact_one_of_a_conjugate_model():
 
     left_out = [posterior(torch.cat([x[:n], x[n + 1 :]])) for n in range(len(x))]
     exact = [torch.distributions.Normal(q.loc, (q.variance + 2).sqrt()).log_prob(x[n]) for n, q in enumerate(left_out)]
-    found = loo(pair, x, {"theta": posterior(x)}, num_weights=4000, num_samples=1)
-    pointwise = np.asarray(found.loo_i if hasattr(found, "loo_i") else found.elpd_i)
+    found = loo(pair, x, {"theta": posterior(x)}, num_weights=4000, num_samples=2)
+    pointwise = each_left_out(found)
     np.testing.assert_allclose(pointwise, torch.stack(exact).numpy(), atol=0.02)
     assert (np.asarray(found.pareto_k) < 0.5).all()
+
+
+def rough_latent(x):
+    theta = pyro.param("theta")
+    with pyro.plate("data", len(x)):
+        pyro.sample("z", pyro.distributions.Normal((x - theta) / 2, 0.9))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_noise_of_inner_averages_is_taken_out_of_leave_one_out_or_refused():
+    torch.manual_seed(0)
+    x = 0.7 + 2**0.5 * torch.randn(30)
+    theta = {"theta": torch.distributions.Normal(x.mean(), (2 / 30) ** 0.5)}
+    exact = each_left_out(loo(Pair(located, exact_latent).check(x), x, theta, num_weights=500, num_samples=2)).sum()
+    pair = Pair(located, rough_latent).check(x)
+    found = each_left_out(loo(pair, x, theta, num_weights=500, num_samples=4)).sum()
+    assert float(found) == pytest.approx(float(exact), abs=0.25)
+    far = Pair(located, lambda x: rough_latent(x + 3.0)).check(x)
+    with pytest.raises(ValueError, match=r"num_samples=4 draws leave .*on 30 of 30 .*lowers elpd_loo.*take about num_s"):
+        loo(far, x, theta, num_weights=100, num_samples=4)
+
+
+def test_leave_one_out_refuses_parameters_that_the_model_has_not():
+    x = torch.randn(20)
+    pair, q = Pair(located, exact_latent).check(x), torch.distributions.Normal(0.0, 1.0)
+    with pytest.raises(ValueError, match=r"no parameters \['mu'\]; it has \['theta'\]"):
+        loo(pair, x, {"theta": q, "mu": q})
+    with pytest.raises(ValueError, match=r"weights\['theta'\] draws values of shape \(3,\), expected \(\)"):
+        loo(pair, x, {"theta": q.expand([3])})
+    with pytest.raises(ValueError, match="num_samples=1 must be at least 2"):
+        loo(pair, x, {"theta": q}, num_samples=1)
 
 
 def test_leave_one_out_without_a_posterior_is_refused_with_the_mend(known):

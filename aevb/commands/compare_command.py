@@ -116,7 +116,7 @@ def _tracker(name: str, latent_dim: int) -> str | None:
         return None if name == "none" else name
     if latent_dim <= 3:
         return "quadrature"
-    return "density-fit" if latent_dim <= 5 else None
+    return "density-fit" if latent_dim < 5 else None
 
 
 def print_table(table: "pd.DataFrame") -> None:
