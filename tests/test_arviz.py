@@ -262,7 +262,7 @@ def test_the_noise_of_inner_averages_is_taken_out_of_leave_one_out_or_refused():
     found = each_left_out(loo(pair, x, theta, num_weights=500, num_samples=4)).sum()
     assert float(found) == pytest.approx(float(exact), abs=0.25)
     far = Pair(located, lambda x: rough_latent(x + 3.0)).check(x)
-    with pytest.raises(ValueError, match=r"num_samples=4 draws leave .*on 30 of 30 .*lowers elpd_loo.*take about num_s"):
+    with pytest.raises(ValueError, match=r"num_samples=4 draws leave .*on 30 of 30 .*lowers elpd_loo.*num_s"):
         loo(far, x, theta, num_weights=100, num_samples=4)
 
 
