@@ -88,11 +88,4 @@ def _bijection(site: LatentSite) -> Transform:
 
 
 def _free_shape(site: LatentSite) -> torch.Size:
-    shape = torch.Size(_bijection(site).inverse_shape(torch.Size(site.event_shape)))
-    if len(shape) > len(site.event_shape):
-        raise ValueError(
-            f"latent site {site.name!r} (event shape {tuple(site.event_shape)}) lives on {site.support!r}, whose "
-            "bounds have an entry for each datapoint, so no one map takes all of them to the real line; give its "
-            "distribution numbers for bounds, and scale the latent by what depends on the data."
-        )
-    return shape
+    return torch.Size(_bijection(site).inverse_shape(torch.Size(site.event_shape)))

@@ -74,12 +74,7 @@ _FAMILY = [("linear_vector", "mean-field"), ("gaps_of_many_sizes", None), ("coll
 _ENCODER = [("normal", "shifted"), ("normal", "narrow"), ("log_normal", "shifted")]
 
 
-_SHARED = pytest.mark.xfail(strict=False)  # rows that share one shift
-
-
-@pytest.mark.parametrize(
-    ("name", "other"), [*_FAMILY, *_ENCODER[:2], pytest.param("log_normal", "shifted", marks=_SHARED)]
-)
+@pytest.mark.parametrize(("name", "other"), [*_FAMILY, *_ENCODER])
 def test_gaps_are_known_row_by_row(name, other):
     world = worlds.make(name)
     guide, known = (None, world.gap) if other is None else (world.others[other].program, world.others[other].gap)
@@ -106,7 +101,6 @@ class _Known:
         return inference.evidence.Evidence("told", "exact", self.log_px, 0, own_errors=torch.zeros_like(self.log_px))
 
 
-@_SHARED
 def test_refining_wins_back_what_the_encoder_lost():
     for name, other in (("normal", "narrow"), ("log_normal", "shifted")):
         world = worlds.make(name)
@@ -114,7 +108,9 @@ def test_refining_wins_back_what_the_encoder_lost():
         torch.testing.assert_close(found.bound, world.log_px, rtol=0, atol=0.02)
         lost = torch.as_tensor(world.others[other].gap)
         assert bool(((world.log_px - found.bound_before - lost).abs() < 0.3 * lost + 0.1).all())
-        assert found.evaluations == 200 * 10 + 400
+        # The fit's first round, shorter ones with what judges each, and the draws.
+        assert found.evaluations >= (least := 200 * 10 + 40 * 10 + 3 * 200 + 400)
+        assert (found.evaluations - least) % (40 * 10 + 200) == 0
     chains = refine(_pair(world), world.x, "hmc", num_draws=40, num_chains=4, warmup=10, num_leapfrog=3)
     assert chains.evaluations == (10 + 10) * 4 * 3
     picked = refine(_pair(world), world.x, "resample", num_draws=30, num_candidates=4)

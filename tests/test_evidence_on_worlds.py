@@ -84,14 +84,7 @@ def _integrable(world):
     return "discrete" in world.features or "gaussian" in world.features or world.dim <= 3
 
 
-_LOST = {"gaps_of_many_sizes", "two_modes", "four_modes", "outlying"}  # modes and ridges between a grid's points
-
-
-def _marked(name):
-    return pytest.param(name, marks=pytest.mark.xfail(strict=False)) if name in _LOST else name
-
-
-@pytest.mark.parametrize("name", [_marked(name) for name in worlds.NAMES if _integrable(worlds.once(name))])
+@pytest.mark.parametrize("name", [name for name in worlds.NAMES if _integrable(worlds.once(name))])
 def test_exact_is_exact_or_refused(name):
     """In a batch and row by row."""
     world = worlds.make(name)
