@@ -126,8 +126,8 @@ def test_what_cannot_be_standardised_is_refused():
 
 def test_missing_entries_are_the_mean_for_a_standardised_encoder():
     seen = networks.Standardized(torch.nn.Identity(), LOC, SCALE, masked=True)
-    x, mask = torch.tensor([[1300.0, 0.0, -3.0]]), torch.tensor([[1.0, 0.0, 1.0]])
-    torch.testing.assert_close(seen(torch.cat([x * mask, mask], -1)), torch.tensor([[1.0, 0, 0, 1, 0, 1]]))
+    x, mask = torch.tensor([[700.0, 0.1, -3.0]]), torch.tensor([[0.0, 1.0, 1.0]])
+    torch.testing.assert_close(seen(torch.cat([x * mask, mask], -1)), torch.tensor([[0.0, 1, 0, 0, 1, 1]]))
 
 
 def test_units_are_of_the_training_rows_and_leave_holes_out():
