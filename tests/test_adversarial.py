@@ -171,10 +171,12 @@ def test_several_sites_and_a_constrained_support_need_nothing_of_their_own():
             guide,
             torch.randn(20, 2),
             objective=AdversarialVB(critic=SMALL, adaptive_contrast=contrast),
-            steps=3,
+            epochs=60,
+            optimizer=partial(torch.optim.Adam, lr=1e-2),
             **QUIET,
         )
-        assert math.isfinite(run.rows[-1]["estimate"])
+        (start, *_, end) = (row["estimate"] for row in run.rows)
+        assert end > start + 1.0  # what such a critic estimates of several sites is in test_objectives_on_worlds.py
 
 
 def test_eight_schools_is_one_datapoint():
