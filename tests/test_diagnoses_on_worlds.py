@@ -219,7 +219,11 @@ def test_a_divergence_of_draws_is_the_gap():
             key: _pair(world, guide).sample_guide(world.rows([0]), 4000)["z"]
             for key, guide in (("exact", None), ("wide", world.others["wide"].program))
         }
-    assert abs(sample_divergence(draws["wide"], draws["exact"], k=5) - world.others["wide"].gap[0]) < 0.06
+    known = world.others["wide"].gap[0]
+    assert abs(sample_divergence(draws["wide"], draws["exact"], k=5) - known) < 0.06
+    assert (
+        abs(sample_divergence(draws["wide"], draws["exact"][:1500], k=5) - known) < 0.1
+    )  # fewer of one than the other
 
 
 # -------------------------------------------------------------------------------------------------------- what is told

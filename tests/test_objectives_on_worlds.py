@@ -261,6 +261,30 @@ def test_path_gradients_stand_still_at_an_exact_guide(key):
             assert float(slope.abs().max()) < 1e-6 * float(world.log_px.abs().max()), (name, parameter, slope)
 
 
+@pytest.mark.parametrize("name", ["normal", "linear_vector"])
+def test_what_is_minimised_weighs_the_rate_as_asked(name):
+    """The report tells fit and rate of the same draws, so that the loss is known to the digit."""
+    world = worlds.make(name)
+    pair = _pair(world)
+
+    def paid(objective, step=0):
+        (phase,) = objective(pair, _batch(world.data, step), nn.Module())
+        told = {key: float(value) for key, value in phase.report.items()}
+        return float(phase.losses["guide"].detach()) + told["bound"] + told["rate"], told["rate"]
+
+    for floor in (0.0, 100.0):
+        cost, rate = paid(FreeBits(floor=floor))
+        assert cost == pytest.approx(max(rate, floor * world.dim))
+    for schedule, step, weight in (
+        ("linear", 25, 0.25),
+        ("linear", 200, 1.0),
+        ("cyclical", 125, 0.5),
+        ("constant", 0, 1.0),
+    ):
+        cost, rate = paid(KLAnnealing(schedule=schedule, steps=100, beta=3.0), step)
+        assert cost == pytest.approx(3.0 * weight * rate), (schedule, step)
+
+
 @pytest.mark.parametrize("name", ["normal", "against_the_order", "gamma_poisson", "coin"])
 def test_asleep_an_exact_guide_has_nothing_to_learn(name):
     """The mean slope of -log q at the model's own dreams is zero; at the data it is not."""
