@@ -52,7 +52,8 @@ def test_every_road_leads_nearer_to_the_posterior(known, method, kind):
     assert off < {"local": 0.1, "hmc": 0.15, "resample": 0.35}[method]
     assert 0.85 < ratio < 1.15
     cost = {"local": 500 * 10 + 400, "hmc": (100 + 200) * 4 * 10, "resample": 400 * 20}[method]
-    assert found.evaluations == cost and f"{cost} evaluations" in found.sentence
+    assert found.evaluations >= cost if method == "local" else found.evaluations == cost
+    assert f"{found.evaluations} evaluations" in found.sentence
     assert found.seconds > 0 and found.seconds_before > 0
     if method == "hmc":
         assert found.khat is None
