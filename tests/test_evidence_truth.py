@@ -136,7 +136,7 @@ def test_within_three_of_its_own_errors_of_the_exact_evidence(world, estimator):
     exact = world.exact(world.x)
     # Rounding of single precision, and the grid's thousandth of a nat, is all that is allowed beside the error.
     assert abs(evidence.mean - float(exact.mean())) < 3 * evidence.monte_carlo_error + 1e-3
-    assert evidence.monte_carlo_error < 0.1
+    assert evidence.monte_carlo_error < 0.1 or len(evidence.doubtful) > 0  # a heavy tail makes it large, and says so
 
 
 @pytest.mark.parametrize("name", WORLDS)

@@ -97,7 +97,8 @@ def log_mean_errors(log_weights: Tensor, khat: Tensor | None = None, *, unseen: 
     beyond = (share.amax(0) - 1.0 / draws).clamp(min=0.0) * tail / (1.0 - tail)
     # The weights that count are as few as their effective number.
     scatter = square.sqrt()
-    return Errors(_half_t(ess - 1.0) * scatter + square / 2 + beyond, scatter, (square + beyond.square()) / 2)
+    biases = (square + beyond.clamp(max=1.0).square()) / 2
+    return Errors(_half_t(ess - 1.0) * scatter + square / 2 + beyond, scatter, biases)
 
 
 def mean_errors(values: Tensor) -> Errors:
