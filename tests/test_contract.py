@@ -37,7 +37,7 @@ from aevb.inference.evidence import ELBO, AnnealedImportanceSampling, Importance
 from aevb.inference.objectives import Batch
 from aevb.models import LatentVariableModel, likelihoods, networks, priors
 
-X = torch.rand(6, 4)
+X = torch.rand(6, 4, generator=torch.Generator().manual_seed(0))
 
 
 def _model(x):

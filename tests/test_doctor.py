@@ -22,7 +22,7 @@ from aevb.inference.doctor import doctor
 from aevb.models import LatentVariableModel, ProbabilisticPCA, likelihoods, networks, priors
 
 torch.manual_seed(0)
-X = torch.randn(20, 4)
+X = torch.randn(20, 4, generator=torch.Generator().manual_seed(0))
 BINARY = (torch.rand(20, 4) < 0.5).float()
 GREY = torch.rand(20, 4)
 
