@@ -111,10 +111,10 @@ def _evidence_args(args: Namespace) -> dict[str, Any]:
 
 
 def _tracker(name: str, latent_dim: int) -> str | None:
-    """Which estimator draws the curve: it must need no guide, as not every objective has one."""
+    """Which estimator draws the curve: it must need no guide, as not every objective has one, and be quick."""
     if name != "auto":
         return None if name == "none" else name
-    if latent_dim <= 3:
+    if latent_dim <= 2:  # of three, a datapoint takes hundreds of thousands of decodings to be exact
         return "quadrature"
     return "density-fit" if latent_dim < 5 else None
 
