@@ -17,13 +17,16 @@ from aevb import figures
 from aevb.__main__ import main
 from aevb.commands.compare_command import print_table
 from aevb.data import load as load_data
-from aevb.inference import Fit, Pair, fit, load, log_evidence, questions
+from aevb.inference import EM, Fit, Pair, fit, load, log_evidence, questions
+from aevb.inference.data import as_dataset
 from aevb.inference.diagnostics import LatentUse, Usage
 from aevb.inference.evidence import ELBO, AnnealedImportanceSampling, Evidence, ImportanceSampling, Quadrature
 from aevb.inference.evidence.elbo import mean_bound
 from aevb.inference.gaps import Gap, Gaps
 from aevb.inference.gaps import gaps as find_gaps
-from aevb.inference.hmc import sample, transition
+from aevb.inference.hmc import advance, jittered, sample, transition, with_gradients
+from aevb.inference.objectives import Batch
+from aevb.models import GaussianMixture
 from aevb.publish import describe_evidence
 from aevb.records import add_records, read_records
 from aevb.report import write_report
@@ -265,6 +268,32 @@ def test_a_step_size_is_frozen_when_draws_are_kept():
     assert bool((tuned.step_size != 0.1).all())
 
 
+def test_small_steps_keep_the_energy():
+    """A leapfrog step errs by the cube of its size: one whose two half kicks differ would lose chains at any size."""
+    start = torch.randn(200, 3, dtype=torch.float64)
+    for step in (0.02, 0.05):
+        moved = transition(_standard, start, torch.tensor(step, dtype=torch.float64), 10)
+        assert float(moved.accept_prob.min()) > 1 - 3 * step**2
+
+
+def test_a_chain_stands_with_the_value_and_the_slope_of_where_it_stands():
+    """Those that were rejected among them: the next trajectory begins by that slope."""
+    terms = with_gradients(lambda u: (_standard(u),))
+    place = terms(torch.randn(400, 2, dtype=torch.float64))
+    step = torch.full((400, 1), 1.8, dtype=torch.float64)
+    moved, probability = advance(terms, place, (1.0,), step, 2)
+    assert 0.1 < float((moved.u != place.u).any(-1).double().mean()) < 0.95
+    torch.testing.assert_close(moved.gradients[0], -moved.u)
+    torch.testing.assert_close(moved.values[0], _standard(moved.u))
+    assert float(probability.max()) <= 1.0
+
+
+def test_steps_are_drawn_between_half_and_whole_for_every_chain():
+    drawn = jittered(torch.full((5000,), 0.4, dtype=torch.float64))
+    assert 0.2 <= float(drawn.min()) < 0.21 and 0.39 < float(drawn.max()) <= 0.4
+    assert float(drawn.mean()) == pytest.approx(0.3, abs=0.005)
+
+
 def test_every_chain_has_an_accept_decision_of_its_own():
     """With one uniform for all, chains that stand alike would all move or all stay."""
     start = torch.randn(4000, 1, dtype=torch.float64)
@@ -482,3 +511,20 @@ def test_held_out_data_are_judged_in_evaluation_mode():
         assert run.rows[-1]["validation_bound"] == pytest.approx(right, rel=1e-9)
     for key, value in ends[0].items():
         torch.testing.assert_close(ends[1][key], value, rtol=0, atol=0, msg=key)
+
+
+def test_the_gain_of_online_em_falls_with_the_step():
+    torch.manual_seed(0)
+    model = GaussianMixture(data_dim=2, num_components=2)
+    x = model.simulate(20)
+    pair, objective = Pair(model).check(x), EM()
+    rows = torch.arange(5)
+    for step in (0, 8, 98):
+        memory = objective.start(pair, as_dataset(x))
+        before = {name: value.clone() for name, value in memory.named_buffers()}
+        with torch.no_grad():
+            fresh = model.summarize(x[rows])
+        list(objective(pair, Batch((x[rows],), rows, 20, torch.tensor(step)), memory))
+        for name, mean in memory.named_buffers():
+            right = torch.lerp(before[name], fresh[name] / 5, (step + 2.0) ** -0.7)
+            torch.testing.assert_close(mean, right, msg=f"{name} at step {step}")
