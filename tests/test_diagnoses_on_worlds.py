@@ -275,3 +275,5 @@ def test_chains_draw_the_posterior():
     assert np.all(np.abs(z.mean((0, 1)) - exact.mean()) < 0.2 * exact.std())
     assert np.all(np.abs(z.std((0, 1)) / exact.std() - 1) < 0.15)
     assert 0.6 < float(tree["sample_stats"]["acceptance_rate"].values.mean()) < 0.95
+    joint = stats.gamma.logpdf(z, 3, scale=1 / 2) + stats.poisson.logpmf(world.data[0].numpy(), z)
+    np.testing.assert_allclose(tree["sample_stats"]["lp"].values, joint, atol=1e-6)

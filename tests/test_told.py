@@ -26,6 +26,7 @@ from aevb.inference.gaps import Gap, Gaps
 from aevb.inference.gaps import gaps as find_gaps
 from aevb.inference.hmc import advance, jittered, sample, transition, with_gradients
 from aevb.inference.objectives import Batch
+from aevb.inference.uses import linear_probe
 from aevb.models import GaussianMixture
 from aevb.publish import describe_evidence
 from aevb.records import add_records, read_records
@@ -528,3 +529,10 @@ def test_the_gain_of_online_em_falls_with_the_step():
         for name, mean in memory.named_buffers():
             right = torch.lerp(before[name], fresh[name] / 5, (step + 2.0) ** -0.7)
             torch.testing.assert_close(mean, right, msg=f"{name} at step {step}")
+
+
+def test_a_probe_is_judged_on_the_test_labels():
+    z = torch.linspace(-2.0, 2.0, 40).unsqueeze(-1)
+    labels = (z[:, 0] > 0).long()
+    assert linear_probe(z, labels, z, labels) == 1.0
+    assert linear_probe(z, labels, z[:30], 1 - labels[:30]) == 0.0
