@@ -149,6 +149,7 @@ def test_rounding_is_in_the_error_where_it_rules():
     scatter = (1 / found.ess - 1 / 400).sqrt()
     away = (found.log_px - truth).abs()
     assert float((away <= 2 * found.errors).double().mean()) >= 0.9
+    assert bool((found.errors >= torch.finfo(torch.float32).eps * found.log_px.abs()).all())
     assert float(found.log_px.mean()) > -1e7 and float(scatter.mean()) < float(found.errors.mean())
 
 
