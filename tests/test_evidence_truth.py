@@ -110,7 +110,7 @@ WORLDS = {
 
 def annealed(start, **options):
     """Short chains, but many enough temperatures for these worlds."""
-    given = {"num_temperatures": 200, "num_chains": 20, "num_leapfrog": 5, "num_tuning": 20} | options
+    given = {"num_temperatures": 400, "num_chains": 20, "num_leapfrog": 5, "num_tuning": 20} | options
     return AnnealedImportanceSampling(start=start, **given)
 
 

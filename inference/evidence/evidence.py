@@ -96,7 +96,8 @@ class Evidence:
         """
         errors, points = self.errors.double(), len(self.errors)
         scatter = errors if self.scatter is None else self.scatter.double()
-        allowance = torch.linalg.vector_norm(errors - scatter) / points**1.5
+        excess = torch.zeros(()) if self.scatter is None else errors - scatter  # an infinite error less itself is none
+        allowance = torch.linalg.vector_norm(excess) / points**1.5
         bias = torch.zeros(()) if self.biases is None else (1.0 - 1.0 / points) * self.biases.double().mean()
         error = float(torch.linalg.vector_norm(scatter) / points + allowance + bias)
         return None if math.isnan(error) else error
