@@ -62,7 +62,8 @@ class Exact:
         if dim > MOST_DIMENSIONS:
             return _gaussian(pair, data, dim)
         found = Quadrature()(pair, data)
-        return replace(found, method="exact", notes=(f"by quadrature on {found.num_samples} points", *found.notes))
+        found = replace(found, method="exact", notes=(f"by quadrature on {found.num_samples} points", *found.notes))
+        return found if found.direction == "exact" else _closed_form_or(found, pair, data, dim)
 
 
 def _dimension(pair: Pair) -> int:
@@ -70,6 +71,14 @@ def _dimension(pair: Pair) -> int:
         return dimension(pair)
     except ValueError as error:
         raise ValueError(_refusal(f"its latents have no unconstrained coordinates ({error})")) from error
+
+
+def _closed_form_or(found: Evidence, pair: Pair, data: Dataset, dim: int) -> Evidence:
+    """The closed form of a linear-Gaussian model, whose thin ridges quadrature is slow on; else what was found."""
+    try:
+        return _gaussian(pair, data, dim)
+    except ValueError:
+        return found
 
 
 def _gaussian(pair: Pair, data: Dataset, dim: int) -> Evidence:
