@@ -4,14 +4,20 @@ A captured graph keeps what it read of it while it was captured. So it is looked
 of it in one comparison (some microseconds for a small net), and it is put back where a graph is captured on trial.
 
 What is followed: attributes of modules and of the user's own objects and classes; what a function closes over, its
-defaults, and the globals that it names; lists, dicts and sets of all these. Libraries' code is not followed.
+defaults, and the globals that it names; lists, dicts and sets of all these. Of a large array some entries are looked at. Libraries' code is not followed, nor
+the inside of their objects, but for those that are there to hold things (``argparse.Namespace``, ``UserDict``).
 """
 
 from __future__ import annotations
 
+import argparse
+import collections
 import functools
 import random
+import sys
+import threading
 import types
+from array import array
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
@@ -25,8 +31,19 @@ from .libraries import is_library
 __all__ = ["PythonState"]
 
 _MOST = 1000  # entries of a container that are looked into; of a longer one only the length is seen
+_LARGEST = 100_000  # bytes of an array that are kept; of a larger one evenly spaced entries are
 _PLAIN = (int, float, complex, str, bytes, bool, type(None), torch.dtype, torch.device)
 _CONTAINERS = (dict, list, set, deque)
+# Library objects that are there to hold what users put into them.
+_HOLDERS = (
+    nn.Module,
+    types.SimpleNamespace,
+    argparse.Namespace,
+    threading.local,
+    collections.UserDict,
+    collections.UserList,
+    collections.ChainMap,
+)
 _PRETTY = {"_parameters", "_buffers", "_modules"}
 
 
@@ -76,11 +93,14 @@ class PythonState:
         self._held: list[tuple[str, Callable[[], Any], Tensor]] = []  # how a tensor is found again
         self._lengths: list[tuple[str, Any, int]] = []
         self._arrays: list[tuple[str, np.ndarray, np.ndarray]] = []
+        self._glances: list[tuple[str, np.ndarray, np.ndarray]] = []  # at large arrays
+        self._copies: list[_Spot] = []  # what is held in no container of Python's own, by value
         self._spots: list[_Spot] = []
         self._streams: list[_Stream] = [
             _Stream("Python's random", random.getstate, random.setstate, random.getstate()),
             _Stream("NumPy's random", _numpy_state, np.random.set_state, _numpy_state()),
         ]
+        self._classes: set[type] = set()
         self._seen: dict[int, Any] = {}  # the objects are kept, so that their ids stay theirs
         for name, root in roots.items():
             self._follow(name, root)
@@ -98,6 +118,8 @@ class PythonState:
                 and self._live == self._saved
                 and all(_same(spot.read(), spot.value) for spot in self._spots)
                 and all(np.array_equal(now, then) for _, now, then in self._arrays)
+                and all(np.array_equal(_glance(now), then) for _, now, then in self._glances)
+                and all(copy.read() == copy.value for copy in self._copies)
                 and self._wishes() == self._wants
             )
         except Exception:  # a key that is gone, values that cannot be compared
@@ -120,6 +142,9 @@ class PythonState:
                 spot.write(spot.value)
         for _, now, then in self._arrays:
             np.copyto(now, then)
+        for copy in self._copies:
+            if copy.read() != copy.value:
+                copy.write(copy.value)
         for stream in self._streams:
             stream.write(stream.value)
         for tensor, (wants, _) in zip(self.tensors.values(), self._wants, strict=True):
@@ -135,10 +160,17 @@ class PythonState:
         if isinstance(thing, Tensor):
             self.tensors[id(thing)] = thing
         elif isinstance(thing, np.ndarray):
-            if thing.size <= _MOST:
+            if thing.nbytes <= _LARGEST:
                 self._arrays.append((name, thing, thing.copy()))
+            else:
+                self._glances.append((name, thing, _glance(thing)))
         elif isinstance(thing, _CONTAINERS):
             self._contain(name, thing)
+        elif isinstance(thing, array | bytearray):
+            if len(thing) <= _MOST:
+                self._copies.append(_Spot(name, lambda: thing[:], functools.partial(_overwrite, thing), thing[:]))
+            else:
+                self._lengths.append((name, thing, len(thing)))
         elif isinstance(thing, tuple | frozenset):
             for position, item in enumerate(thing):
                 self._follow(f"{name}[{position}]", item)
@@ -160,9 +192,9 @@ class PythonState:
         elif isinstance(thing, property):
             self._follow(name, thing.fget)
         elif isinstance(thing, type):
-            self._class(name, thing)
+            self._class(thing)
         elif _is_followed(thing):
-            self._class(name, type(thing))
+            self._class(type(thing))
             for key in _slots(type(thing)):
                 if hasattr(thing, key):
                     self._spot(f"{name}.{key}", thing, key)
@@ -191,15 +223,16 @@ class PythonState:
                 self._held.append((own, functools.partial(get, key), value))
             self._follow(own, value)
 
-    def _class(self, name: str, cls: type) -> None:
-        """A class's numbers, and what its methods name."""
+    def _class(self, cls: type) -> None:
+        """A class's attributes, and what its methods name."""
         for base in cls.__mro__:
-            if is_library(base.__module__) or id(base) in self._seen:
+            if is_library(base.__module__) or base in self._classes:
                 continue
-            self._seen[id(base)] = base
+            self._classes.add(base)
             for key, value in vars(base).items():
-                if isinstance(value, (*_PLAIN, types.FunctionType)) and not key.startswith("__"):
-                    self._spot(f"{base.__name__}.{key}", base, key)
+                if not key.startswith("__"):
+                    own, write = f"{base.__name__}.{key}", functools.partial(setattr, base, key)
+                    self._spots.append(_Spot(own, functools.partial(vars(base).get, key), write, value))
                 self._follow(f"{base.__name__}.{key}", value)
 
     def _function(self, name: str, function: types.FunctionType) -> None:
@@ -207,11 +240,12 @@ class PythonState:
         for key, default in [*enumerate(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).items()]:
             self._follow(f"{name}({key})", default)
         named = set(_names(function.__code__))
+        for key in sorted(named & sys.modules.keys() - function.__globals__.keys()):  # imported by the function itself
+            self._module(key, sys.modules[key], named)
         for key in sorted(named & function.__globals__.keys()):
             value = function.__globals__[key]
             if isinstance(value, types.ModuleType):
-                if not is_library(value.__name__):
-                    self._module(key, value, named)
+                self._module(key, value, named)
                 continue
             spaces = function.__globals__
             self._spots.append(
@@ -229,10 +263,16 @@ class PythonState:
             self._follow(key, cell.cell_contents)
 
     def _module(self, name: str, module: types.ModuleType, named: set[str]) -> None:
-        """The attributes of a module of the user's that a function may read."""
+        """The attributes of a module of the user's that a function may read, and those of modules inside it."""
+        if is_library(module.__name__):
+            return
         for key in sorted(named & vars(module).keys()):
-            self._spot(f"{name}.{key}", module, key)
-            self._follow(f"{name}.{key}", getattr(module, key))
+            value = getattr(module, key)
+            if not isinstance(value, types.ModuleType):
+                self._spot(f"{name}.{key}", module, key)
+                self._follow(f"{name}.{key}", value)
+            elif value.__name__.startswith(f"{module.__name__}."):
+                self._module(f"{name}.{key}", value, named)
 
     def _spot(self, name: str, owner: Any, key: str) -> None:
         read, write = functools.partial(getattr, owner, key, None), functools.partial(setattr, owner, key)
@@ -260,6 +300,12 @@ class PythonState:
         for name, now, then in self._arrays:
             if not np.array_equal(now, then):
                 return name
+        for name, now, then in self._glances:
+            if not np.array_equal(_glance(now), then):
+                return name
+        for copy in self._copies:
+            if copy.read() != copy.value:
+                return copy.name
         return "what wants a gradient"
 
 
@@ -272,7 +318,16 @@ def _is_followed(thing: Any) -> bool:
     if isinstance(thing, types.ModuleType):
         return False
     own = type(thing).__module__.partition(".")[0] == __name__.partition(".")[0]
-    return own or isinstance(thing, nn.Module | types.SimpleNamespace) or not is_library(type(thing).__module__)
+    return own or isinstance(thing, _HOLDERS) or not is_library(type(thing).__module__)
+
+
+def _glance(large: np.ndarray) -> np.ndarray:
+    """Evenly spaced entries of a large array, at most about a thousand."""
+    return large.flat[:: 1 + large.size // _MOST]
+
+
+def _overwrite(live: Any, saved: Any) -> None:
+    live[:] = saved
 
 
 def _stream(name: str, thing: Any) -> _Stream | None:

@@ -1,11 +1,15 @@
 """What a captured step could freeze of Python: refused with a warning, captured anew, or right; never in silence."""
 
+import argparse
+import array
+import collections
 import contextlib
 import functools
 import os
 import random
 import re
 import sys
+import threading
 import types
 import warnings
 from functools import partial
@@ -26,6 +30,9 @@ SETTINGS = types.SimpleNamespace(scale=1.0)
 TEMPERATURE = 1.0
 CONFIGURATION = types.ModuleType("configuration")
 CONFIGURATION.rate = 1.0
+CONFIGURATION.inner = types.ModuleType("configuration.inner")
+CONFIGURATION.inner.width = 1.0
+WORDS = argparse.Namespace(beta=1.0)
 
 
 class Model(nn.Module):
@@ -370,6 +377,51 @@ def test_a_first_call_may_fill_a_cache():
     masked = Masked()
     graph = captured.captured(masked, torch.ones(3))
     assert graph is not masked and torch.equal(graph(torch.ones(3))[0], torch.ones(3))
+
+
+class Defaults:
+    kinds, scale, table = [1.0], torch.tensor(1.0), np.ones(2)
+
+
+def test_what_others_classes_and_namespaces_hold_is_followed(monkeypatch):
+    """A class that no object is of, its entries bound anew; namespaces; large arrays; modules in modules."""
+    held, octets, large = collections.UserDict(a=1.0), array.array("d", [1.0]), np.ones(50_000)
+    local, layers = threading.local(), collections.ChainMap({}, {"b": 1.0})
+    local.size = 1.0
+    monkeypatch.setitem(sys.modules, "imported_inside", types.ModuleType("imported_inside"))
+    sys.modules["imported_inside"].rate = 1.0
+
+    def program():
+        import imported_inside
+
+        named = Defaults.kinds, Defaults.scale, Defaults.table, WORDS.beta, CONFIGURATION.inner.width
+        return named, held, octets, large, local.size, layers, imported_inside.rate
+
+    def bind(name, value):
+        return lambda: setattr(Defaults, name, value)
+
+    changes = {
+        "Defaults.kinds": bind("kinds", [2.0]),
+        "Defaults.scale": bind("scale", torch.tensor(2.0)),
+        "Defaults.table": lambda: Defaults.table.fill(2.0),
+        "WORDS.beta": lambda: setattr(WORDS, "beta", 2.0),
+        "CONFIGURATION.inner.width": lambda: setattr(CONFIGURATION.inner, "width", 2.0),
+        "held.data.a": lambda: held.update(a=2.0),
+        "octets": lambda: octets.append(2.0),
+        "local.size": lambda: setattr(local, "size", 2.0),
+        "layers.maps[1].b": lambda: layers.maps[1].update(b=2.0),
+        "imported_inside.rate": lambda: setattr(sys.modules["imported_inside"], "rate", 2.0),
+    }
+    for name, change in changes.items():
+        state = PythonState({"model": program})
+        assert state.changed() is None
+        change()
+        assert state.changed() == name
+        state.restore()
+        assert state.changed() is None
+    state = PythonState({"model": program})
+    large *= 2.0  # what is too large to keep is not put back
+    assert state.changed() == "large"
 
 
 def test_state_is_followed_named_and_put_back():
