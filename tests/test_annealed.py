@@ -55,7 +55,7 @@ def test_within_its_error_of_the_exact_evidence(start, schedule):
 
 def test_weights_average_to_the_evidence():
     model, guide, x, exact = _world(2, points=1)
-    ais = AnnealedImportanceSampling(num_temperatures=5, num_chains=2000, start="prior", num_tuning=20, rows=2000)
+    ais = AnnealedImportanceSampling(num_temperatures=20, num_chains=2000, start="prior", num_tuning=20, rows=2000)
     evidence = log_evidence(model, guide, x, ais)
     assert abs(float(evidence.log_px - exact)) < 3 * float(evidence.errors)
 
@@ -83,7 +83,7 @@ def _accept_everything(monkeypatch, longer=6.0):
 def test_transitions_that_accept_everything_are_caught(monkeypatch):
     model, guide, x, exact = _world(2, points=1)
     _accept_everything(monkeypatch)
-    ais = AnnealedImportanceSampling(num_temperatures=5, num_chains=2000, start="prior", num_tuning=1, rows=2000)
+    ais = AnnealedImportanceSampling(num_temperatures=20, num_chains=2000, start="prior", num_tuning=1, rows=2000)
     evidence = log_evidence(model, guide, x, ais)
     assert not abs(float(evidence.log_px - exact)) < 3 * float(evidence.errors)
 
