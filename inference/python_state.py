@@ -4,8 +4,9 @@ A captured graph keeps what it read of it while it was captured. So it is looked
 of it in one comparison (some microseconds for a small net), and it is put back where a graph is captured on trial.
 
 What is followed: attributes of modules and of the user's own objects and classes; what a function closes over, its
-defaults, and the globals that it names; lists, dicts and sets of all these. Of a large array some entries are looked at. Libraries' code is not followed, nor
-the inside of their objects, but for those that are there to hold things (``argparse.Namespace``, ``UserDict``).
+defaults, and the globals that it names; lists, dicts and sets of all these. Of a large array some entries are looked
+at. Libraries' code is not followed, nor the inside of their objects, but for those that are there to hold things
+(``argparse.Namespace``, ``UserDict``).
 """
 
 from __future__ import annotations
