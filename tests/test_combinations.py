@@ -80,9 +80,28 @@ def _valid(prior, guide):
 ALL = list(itertools.product(registry.PRIORS, registry.GUIDES))
 
 
-@pytest.mark.parametrize(("prior", "guide"), [pair for pair in ALL if _valid(*pair)])
+VALID = [pair for pair in ALL if _valid(*pair)]
+_STRIDE = 4  # a pair meets every fourth likelihood, its neighbours the others; before a release it meets all of them
+
+
+def _some(prior, guide):
+    place = list(registry.PRIORS).index(prior) + list(registry.GUIDES).index(guide)
+    return list(registry.LIKELIHOODS)[place % _STRIDE :: _STRIDE]
+
+
+@pytest.mark.parametrize(("prior", "guide"), VALID)
+def test_every_valid_pair_works_with_some_likelihoods(prior, guide, tmp_path):
+    _work(prior, guide, _some(prior, guide), tmp_path)
+
+
+@pytest.mark.prerelease
+@pytest.mark.parametrize(("prior", "guide"), VALID)
 def test_every_valid_combination_works(prior, guide, tmp_path):
-    for likelihood in registry.LIKELIHOODS:
+    _work(prior, guide, list(registry.LIKELIHOODS), tmp_path)
+
+
+def _work(prior, guide, names, tmp_path):
+    for likelihood in names:
         recipe = _recipe(prior, likelihood, guide)
         plain = _dreamt(recipe)
         x = _dressed(recipe, plain)
