@@ -183,6 +183,8 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise ValueError(
             f"{folder / 'config.json'} holds a {type(config).__name__}; an object with named entries is due."
         )
+    if not isinstance(config.get("settings", {}), dict):
+        raise ValueError(f"the settings in {folder / 'config.json'} must be an object with named entries.")
     return config
 
 

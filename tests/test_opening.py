@@ -147,7 +147,7 @@ def test_a_payload_nested_without_end_is_one_sentence(folder):
         (folder / "config.json").write_text(f'{{"pair": {nested}}}')
         with pytest.raises(ValueError, match="nested too deeply|is not JSON|describes no pair"):
             load(folder)
-    for text in ("[]", '"pair"', '{"pair": {"ref": 0}}', '{"pair": [1, 2]}', '{"pair": [null]}'):
+    for text in ("[]", '"pair"', '{"pair": {"ref": 0}}', '{"pair": [1, 2]}', '{"pair": [null]}', '{"settings": [1]}'):
         (folder / "config.json").write_text(text)
         with pytest.raises(ValueError, match="an object|describes no pair|is not opened"):
             load(folder)

@@ -4,6 +4,7 @@ import json
 import math
 from dataclasses import replace
 from importlib import import_module
+from types import SimpleNamespace
 
 import pandas as pd
 import pyro
@@ -408,6 +409,23 @@ def test_a_pair_on_the_sphere_is_judged_without_a_gallery(tmp_path, capsys):
     assert "Sphere" in left_out and "error" not in complaints
     pictures, records = _judged(tmp_path, said)
     assert "worst_inferred" not in pictures and records == {"elbo", "importance", "psis"}
+
+
+def test_the_gallery_shows_the_rows_of_the_largest_khats_or_gaps(monkeypatch):
+    """Worst first; where k-hat is not known the row comes before all, and without weights the gap decides."""
+    shown = []
+    monkeypatch.setattr(
+        judge, "clouds", lambda pair, x: shown.append(x) or SimpleNamespace(data=[x], guide=0, chains=0)
+    )
+    monkeypatch.setattr(judge.figures, "worst_inferred", lambda *drawn: drawn[3])
+    x = torch.arange(7.0).unsqueeze(-1)
+    khat = torch.tensor([0.1, 0.9, math.nan, 0.3, 1.2, 0.2, 0.5])
+    gap = SimpleNamespace(total=SimpleNamespace(values=-khat.nan_to_num(0.0)))
+    cases = [({}, khat, [2, 4, 1, 6, 3], "k-hat 1.20"), ({"gaps": gap}, None, [2, 0, 5, 3, 6], "gap -0.10")]
+    for found, weights, rows, second in cases:
+        titles = judge._gallery(None, x, SimpleNamespace(found=found), weights, None)
+        assert shown.pop().flatten().tolist() == rows
+        assert [title.split(",")[0] for title in titles] == [f"row {row}" for row in rows] and second in titles[1]
 
 
 @pytest.fixture

@@ -27,6 +27,8 @@ _CONVERGING = math.log(1e3)  # of the relative change below which the rule is ta
 _TOGETHER = 5.0  # nats of error within which boxes are cut in the same round: a peak that is found spares the rest
 _NARROWEST = 1e-13  # of a box: what is narrower has no numbers in it
 _POINTS_AT_ONCE = 20_000
+_BESIDE = 100  # boxes whose neighbours are looked for at once
+_INSIDE = 1e-3  # of a box's width, how far from its face it is asked
 
 Integrand = Callable[[Tensor, Tensor], Tensor]  # rows [M], points of the cube [n, M, D] -> log f [n, M], NaN unknown
 
@@ -117,7 +119,24 @@ class _Search:
         unknown = self.boxes.steep.isinf().any(-1)
         brink = self._highest(torch.where(unknown, self.boxes.peak, -torch.inf))
         nothing_seen = unknown & self.boxes.peak.isinf()
+        for row in self.boxes.row[nothing_seen].unique().tolist():
+            brink[row] = torch.maximum(brink[row], self._beside(row, nothing_seen))
         return brink + self._by_row(torch.where(nothing_seen, self.boxes.log_volume, -torch.inf))
+
+    def _beside(self, row: int, unknown: Tensor) -> Tensor:
+        """How high log f is in a row's other boxes where they touch the unknown ones: the brink may lie between two."""
+        mine = self.boxes.row == row
+        here, there = self.boxes.only(mine & unknown), self.boxes.only(mine & ~unknown)
+        highest = torch.full((), -torch.inf, dtype=torch.float64, device=self.device)
+        for low, width in zip(here.low.split(_BESIDE), here.width.split(_BESIDE), strict=True):
+            middle, reach = (low + width / 2).unsqueeze(1), (width / 2).unsqueeze(1)
+            edge = _INSIDE * there.width
+            nearest = torch.minimum(torch.maximum(middle, there.low + edge), there.low + there.width - edge)
+            touching = nearest[((nearest - middle).abs() <= reach + 2 * edge).all(-1)]
+            if len(touching):
+                heights = self.log_f(torch.full((len(touching),), row, device=self.device), touching.unsqueeze(0))
+                highest = torch.maximum(highest, heights.nan_to_num(-torch.inf).amax())
+        return highest
 
     def _first(self, cells: int) -> _Boxes:
         """Equal boxes; whatever they show is still to be confirmed by smaller ones."""

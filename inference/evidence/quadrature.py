@@ -29,7 +29,9 @@ _CELLS = {1: 32, 2: 8, 3: 4}  # boxes a dimension to begin with
 _PRIOR_POINTS = 20_000  # by which the prior is looked at
 _IMPROPER = 0.1  # nats by which it may hold more than one, for all that rounding does
 _POINTS = 50  # datapoints of a chunk
-_DRAWS = 500  # of the prior, a datapoint
+_DRAWS = 500  # of the prior, a datapoint and round
+_ROUNDS = 10  # by which a part of the prior that holds a thousandth of it is met
+_KEPT = 10  # of a round's draws after the first, those with the highest joint density
 _GUIDE_DRAWS = 50
 _CLIMBERS = 2  # a datapoint and landscape
 _CLIMB = 60  # steps
@@ -128,6 +130,7 @@ class _Posterior:
             guided = _finite(flatten(pair, pair.sample_guide(part, _GUIDE_DRAWS)).double())
             draws = torch.cat([draws, guided])
         self.draws = self._to_cube(draws)
+        self.rows = torch.arange(self.draws.shape[1], device=self.draws.device)
 
     def integral(self, cells: int | None, most: int) -> Integral:
         rounding = torch.finfo(self.dtype).eps
@@ -158,22 +161,27 @@ class _Posterior:
         v = (u - self.middle) / self.width
         return 2 * v / (1.0 + (1.0 + 4.0 * v.square()).sqrt())
 
+    def _far_draws(self) -> Tensor:
+        """The highest of more draws of the prior: they meet a far mode of little weight, and are few to keep."""
+        draws = self._to_cube(_finite(flatten(self.pair, self.pair.sample_prior(self.part, _DRAWS)).double()))
+        return _highest(draws, self._joint(self.rows, draws), _KEPT)
+
     def _landmarks(self) -> Landmarks:
-        every = torch.arange(self.draws.shape[1], device=self.draws.device)
-        joint, log_lik = self._heights(every, self.draws)
+        every, draws = self.rows, torch.cat([self.draws, *(self._far_draws() for _ in range(1, _ROUNDS))])
+        joint, log_lik = self._heights(every, draws)
         # A peak of the likelihood may be lost beside a broad one of the joint density.
-        by_joint = _climbed(lambda t: self._heights(every, t)[0], _highest(self.draws, joint))
-        by_likelihood = _climbed(lambda t: self._heights(every, t)[1], _highest(self.draws, log_lik))
+        by_joint = _climbed(lambda t: self._heights(every, t)[0], _highest(draws, joint))
+        by_likelihood = _climbed(lambda t: self._heights(every, t)[1], _highest(draws, log_lik))
         summits = torch.cat([by_joint, by_likelihood])
         return Landmarks(
-            torch.cat([self.draws, summits]),
+            torch.cat([draws, summits]),
             torch.cat([joint, self._heights(every, summits)[0]]).nan_to_num(-torch.inf),
         )
 
 
-def _highest(points: Tensor, heights: Tensor) -> Tensor:
+def _highest(points: Tensor, heights: Tensor, count: int = _CLIMBERS) -> Tensor:
     """The highest of each datapoint's points ``[W, R, D]``, ``[C, R, D]``."""
-    index = heights.nan_to_num(-torch.inf).topk(_CLIMBERS, 0).indices
+    index = heights.nan_to_num(-torch.inf).topk(count, 0).indices
     return points.gather(0, index.unsqueeze(-1).expand(-1, -1, points.shape[-1]))
 
 
