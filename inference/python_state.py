@@ -230,6 +230,7 @@ class PythonState:
             if is_library(base.__module__) or base in self._classes:
                 continue
             self._classes.add(base)
+            self._lengths.append((f"what {base.__name__} holds", vars(base), len(vars(base))))
             for key, value in vars(base).items():
                 if not key.startswith("__"):
                     own, write = f"{base.__name__}.{key}", functools.partial(setattr, base, key)

@@ -420,6 +420,9 @@ def test_what_others_classes_and_namespaces_hold_is_followed(monkeypatch):
         state.restore()
         assert state.changed() is None
     state = PythonState({"model": program})
+    monkeypatch.setattr(Defaults, "more", 1.0, raising=False)  # of a class it would hide what a base has
+    assert state.changed() == "the length of what Defaults holds"
+    state = PythonState({"model": program})
     large *= 2.0  # what is too large to keep is not put back
     assert state.changed() == "large"
 
