@@ -172,8 +172,12 @@ def test_ranks_of_an_exact_guide_are_uniform_and_of_a_poor_one_are_not():
         found = simulation_based_calibration(pair, num_simulations=400, num_draws=50)
         wrong = {site: bool(found.miscalibrated(site, 0.999).any()) for site in found.ranks}
         assert any(wrong.values()) is not fine, (name, guide, wrong)
+        if fine:  # at a level at which chance alone speaks once in some hundred runs of this test
+            p_values = {what: float(found.p_values(what).min()) for what in (*found.ranks, *found.joint)}
+            assert min(p_values.values()) > 1e-3, (name, p_values)
+            continue
         said = {"narrow": "too narrow", "wide": "too wide", "shifted": "shifted"}
-        assert all(said.get(guide, "is calibrated") in sentence for sentence in found.sentences), found.sentences
+        assert said[guide] in found.sentences[0] and found.fails, found.sentences
 
 
 def test_the_energy_test_compares_what_it_is_given():
@@ -185,16 +189,16 @@ def test_the_energy_test_compares_what_it_is_given():
     # With one column the distance is SciPy's own (the square of it, of standardised numbers).
     both = torch.cat([near, far])[:, 0].double()
     scaled = ((both - both.mean()) / both.std()).numpy()
-    orders = [np.random.default_rng(k).permutation(85) for k in range(300)]
+    orders = [np.random.default_rng(k).permutation(85) for k in range(1500)]
     seen = energy_distance(scaled[:60], scaled[60:])
     larger = np.mean([energy_distance(scaled[o[:60]], scaled[o[60:]]) >= seen for o in orders])
-    assert abs(energy_test(near, far) - larger) < 0.02
+    assert abs(energy_test(near, far, num_permutations=4000) - larger) < 0.02
     middling = torch.randn(25, 1) + 0.45
     both = torch.cat([near, middling])[:, 0].double()
     scaled = ((both - both.mean()) / both.std()).numpy()
     seen = energy_distance(scaled[:60], scaled[60:])
     larger = np.mean([energy_distance(scaled[o[:60]], scaled[o[60:]]) >= seen for o in orders])
-    assert 0.02 < larger < 0.9 and abs(energy_test(near, middling) - larger) < 0.08
+    assert 0.02 < larger < 0.9 and abs(energy_test(near, middling, num_permutations=4000) - larger) < 0.06
 
 
 def test_a_model_that_made_the_data_passes_and_another_fails():
