@@ -8,7 +8,9 @@ Each is made so that the true value lies within two of it as often as within two
 variable. ``t`` is half of Student's t at that level, as few draws do not know their own spread; ``s^2 / 2`` is the bias
 of a logarithm (the delta method) and ``g`` the skewness (Johnson's modified t). The last term of the first is for what
 a heavy tail holds beyond the largest of K draws: of a tail of shape ``k`` about ``m k / (1 - k)`` of the whole, ``m``
-being the largest weight's share. As ``k`` is estimated, its upper 95 % limit is taken.
+being the largest weight's share. ``k`` is estimated, and most draws of a heavy tail look like those of a lighter one:
+its upper 99 % limit is taken, k + 2.33 (1 + k) / sqrt M of the M weights in the tail, where k = (k-hat (M + 10) - 5) /
+M is k-hat before it was shrunk; but no more than .9, which is nine times the largest weight.
 
 Over datapoints the scatter ``s`` averages out, and so does the allowance that is made for not knowing it, faster; the
 bias does not.
@@ -19,9 +21,10 @@ the posterior that no draw reached is in no weight, so it is in no error and in 
 References:
     Monte Carlo Theory, Methods and Examples (Owen, 2013), sec. 2.7 and 9.2, https://artowen.su.domains/mc/; Modified t
     Tests and Confidence Intervals for Asymmetrical Populations (Johnson, 1978), JASA 73; Pareto Smoothed Importance
-    Sampling (Vehtari et al., 2024), https://arxiv.org/abs/1507.02646; Estimating Tails of Probability Distributions
-    (Smith, 1987), Annals of Statistics 15, for the scatter of k; The Sample Size Required in Importance Sampling
-    (Chatterjee & Diaconis, 2018), https://arxiv.org/abs/1511.01437, for when there are too few.
+    Sampling (Vehtari et al., 2024), https://arxiv.org/abs/1507.02646, for the tail and how k-hat is shrunk; Estimating
+    Tails of Probability Distributions (Smith, 1987), Annals of Statistics 15, for the scatter of k; The Sample Size
+    Required in Importance Sampling (Chatterjee & Diaconis, 2018), https://arxiv.org/abs/1511.01437, for when there are
+    too few.
 """
 
 from __future__ import annotations
@@ -53,9 +56,9 @@ FEWEST_DRAWS = 10  # log-weights, whose skewness takes more to be seen
 FEWEST_FOR_KHAT = 25  # weights: below, no five of them make a tail to fit a Pareto to
 
 _TWO_SIGMA = 0.9772498680518208  # the probability of lying below two standard deviations of a normal variable
-_LIMIT = 1.645  # standard deviations of k-hat to its upper 95 % limit
-_PRIOR_DRAWS = 10  # that k-hat is shrunk by
-_HEAVIEST = 0.95  # above, a tail would hold more than all the rest
+_LIMIT = 2.33  # standard deviations of k-hat to its upper 99 % limit
+_PRIOR_DRAWS = 10  # of shape 1/2, that k-hat is shrunk by
+_HEAVIEST = 0.9  # above, a tail would hold more than ten times its largest weight
 
 
 class Errors(NamedTuple):
@@ -139,10 +142,11 @@ def with_rounding(evidence: Evidence, pair: Pair) -> Evidence:
 
 
 def _upper_limit(khat: Tensor, draws: int) -> Tensor:
-    """The upper 95 % limit of k-hat, between zero and nearly one; not a number where k-hat is one or more."""
+    """The upper 99 % limit of k-hat, between zero and nearly one; not a number where k-hat is one or more."""
     tail = min(0.2 * draws, 3.0 * math.sqrt(draws))
-    deviation = 1.5 / math.sqrt(tail) * tail / (tail + _PRIOR_DRAWS)  # (1 + k) / sqrt M at k = 1/2, shrunk
-    return (khat + _LIMIT * deviation).clamp(0.0, _HEAVIEST).where(khat < 1.0, math.nan)
+    shape = khat + (khat - 0.5) * _PRIOR_DRAWS / tail  # as it was before it was shrunk
+    limit = shape + _LIMIT * (1.0 + shape.clamp(min=0.0)) / math.sqrt(tail)
+    return limit.clamp(0.0, _HEAVIEST).where(khat < 1.0, math.nan)
 
 
 def _unseen_tail(log_weights: Tensor, shape: float) -> Tensor:
