@@ -77,6 +77,14 @@ def test_what_a_narrow_guide_does_not_reach_is_in_the_error(estimator, place):
     assert float(found.errors.nanmedian()) < 4 * float(away.square().mean().sqrt())
 
 
+@pytest.mark.parametrize("place", TOO_NARROW)
+def test_too_few_temperatures_from_a_narrow_guide_are_said_and_enough_cover(place):
+    few, truth = repeated(place, SHORT)
+    assert within(few, truth) < 0.9 and "too small wherever the guide is narrower" in few.notes[1]
+    enough, truth = repeated(place, replace(SHORT, num_temperatures=50, num_tuning=20))
+    assert within(enough, truth) > 0.9 - 0.02 and len(enough.notes) == 1
+
+
 def test_the_fitted_densitys_errors_cover():
     found, truth = repeated(PLACES[0], DensityFit(num_samples=30, thin=3, warmup=50, rows=100_000), 200)
     assert 0.88 < within(found, truth) < 1.0

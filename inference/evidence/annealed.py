@@ -31,6 +31,7 @@ __all__ = ["AnnealedImportanceSampling"]
 
 Weigh = Callable[[Data, Tick], Tensor]
 
+_FEW = 50  # temperatures: with fewer, chains keep what a narrow start left out, and errors cover 80 % in place of 95
 _COUNTS = ("num_temperatures", "num_chains", "num_leapfrog", "num_tuning", "rows")
 
 
@@ -39,7 +40,8 @@ class AnnealedImportanceSampling:
     """Anneal ``num_chains`` chains a datapoint from the prior or the guide to the posterior.
 
     Args:
-        num_temperatures: Temperatures T above zero.
+        num_temperatures: Temperatures T above zero; from a guide or its moments, fewer than 50 are noted, as the errors
+            may then be too small.
         num_chains: Chains C a datapoint; below 4 the error is not known.
         start: ``"guide"`` (an order of magnitude fewer temperatures do), ``"moments"`` (the normal with the mean and
             covariance of the guide's draws, no narrower than a tenth of the prior: for a guide that has no density) or
@@ -96,14 +98,19 @@ class AnnealedImportanceSampling:
         """The evidence that the log-weights ``[C, N]`` of forward chains are."""
         total = log_weights.logsumexp(0)
         errors = log_mean_errors(log_weights)
-        note = f"{self.num_temperatures} temperatures from the {self.start}, {self.num_chains} chains a datapoint"
+        notes = (f"{self.num_temperatures} temperatures from the {self.start}, {self.num_chains} chains a datapoint",)
+        if self.start != "prior" and self.num_temperatures < _FEW:
+            notes += (
+                f"with fewer than {_FEW} temperatures the stated errors are too small wherever the {self.start} is "
+                "narrower than the posterior",
+            )
         return Evidence(
             method="ais",
             direction="lower bound",
             log_px=total - math.log(self.num_chains),
             num_samples=self.num_chains,
             ess=(2 * total - (2 * log_weights).logsumexp(0)).exp(),
-            notes=(note,),
+            notes=notes,
             **errors._asdict(),
         )
 
