@@ -98,11 +98,11 @@ class AnnealedImportanceSampling:
         """The evidence that the log-weights ``[C, N]`` of forward chains are."""
         total = log_weights.logsumexp(0)
         errors = log_mean_errors(log_weights)
-        notes = (f"{self.num_temperatures} temperatures from the {self.start}, {self.num_chains} chains a datapoint",)
+        notes = [f"{self.num_temperatures} temperatures from the {self.start}, {self.num_chains} chains a datapoint"]
         if self.start != "prior" and self.num_temperatures < _FEW:
-            notes += (
+            notes.append(
                 f"with fewer than {_FEW} temperatures the stated errors are too small wherever the {self.start} is "
-                "narrower than the posterior",
+                "narrower than the posterior"
             )
         return Evidence(
             method="ais",
@@ -110,7 +110,7 @@ class AnnealedImportanceSampling:
             log_px=total - math.log(self.num_chains),
             num_samples=self.num_chains,
             ess=(2 * total - (2 * log_weights).logsumexp(0)).exp(),
-            notes=notes,
+            notes=tuple(notes),
             **errors._asdict(),
         )
 
