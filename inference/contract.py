@@ -14,7 +14,7 @@ from torch.distributions import constraints
 
 from .data import Dataset, Tensors
 from .draw_order import closed_form_holds
-from .pair import ContractError, Data, LatentSite, Pair, Program, Sites, site_has_density, site_log_prob
+from .pair import ContractError, Data, LatentSite, Pair, Program, Sites, layers, site_has_density, site_log_prob
 from .random_state import RandomState
 from .support import shared_support
 
@@ -111,7 +111,7 @@ def _is_plain(site: Any, part: Tensor) -> bool:
     value, fn = site["value"], site["fn"]
     if value.data_ptr() != part.data_ptr() or value.shape != part.shape or isinstance(site["mask"], Tensor):
         return False
-    if any(isinstance(layer, MaskedDistribution) for layer in _layers(fn)):
+    if any(isinstance(layer, MaskedDistribution) for layer in layers(fn)):
         return False
     support = fn.support
     while hasattr(support, "base_constraint"):
@@ -242,16 +242,9 @@ def _check_support(name: str, fn: Any, seen: Tensor) -> None:
     low, high = float(seen.min()), float(seen.max())
     raise ContractError(
         f"the data of observed site {name!r} (shape {tuple(seen.shape)}, values in [{low:g}, {high:g}]) leave "
-        f"the support {support!r} of its {type(_layers(fn)[-1]).__name__} likelihood; scale or binarise the "
+        f"the support {support!r} of its {type(layers(fn)[-1]).__name__} likelihood; scale or binarise the "
         "data, or take a likelihood whose support holds them."
     )
-
-
-def _layers(fn: Any) -> list[Any]:
-    layers = [fn]
-    while hasattr(layers[-1], "base_dist"):
-        layers.append(layers[-1].base_dist)
-    return layers
 
 
 def _check_log_prob(role: str, name: str, site: Any, batch: int) -> None:

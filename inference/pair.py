@@ -681,6 +681,14 @@ def _kept(site: Any) -> Tensor | None:
         fn = fn.base_dist
 
 
+def layers(fn: Any) -> list[Any]:
+    """A distribution and the ones it wraps, the outermost first."""
+    found = [fn]
+    while hasattr(found[-1], "base_dist"):
+        found.append(found[-1].base_dist)
+    return found
+
+
 def _as_program(fn: Callable[..., Any]) -> Program:
     # The programs of a run are taken as they are: their parameters are already their own.
     return fn if isinstance(fn, Program) else Program(fn)

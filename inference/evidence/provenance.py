@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from ..data import Dataset, Tensors, chunks
-from ..pair import Pair, as_data
+from ..pair import Pair, as_data, layers
 from ..random_state import RandomState
 
 __all__ = ["Observed", "Provenance", "difference", "provenance"]
@@ -182,7 +182,7 @@ def _counts(site: Any) -> Tensor:
     """Which entries of a site's value its density counts: what no mask, its own or a distribution's, leaves out."""
     counts = torch.ones_like(site["value"], dtype=torch.bool)
     masks = [(site["mask"], site["fn"].event_dim)]
-    masks += [(layer._mask, layer.event_dim) for layer in _layers(site["fn"]) if isinstance(layer, MaskedDistribution)]
+    masks += [(layer._mask, layer.event_dim) for layer in layers(site["fn"]) if isinstance(layer, MaskedDistribution)]
     for mask, event_dim in masks:
         if mask is not None:
             mask = torch.as_tensor(mask, device=counts.device)
@@ -192,7 +192,7 @@ def _counts(site: Any) -> Tensor:
 
 def _has_mass(fn: Any, seen: Tensor) -> bool:
     """Whether a distribution that can list its values lists these; one that cannot is taken at its support."""
-    last = _layers(fn)[-1]
+    last = layers(fn)[-1]
     if _support(fn).is_discrete or not last.has_enumerate_support:
         return True
     atoms = last.enumerate_support(expand=False).unique()
@@ -201,7 +201,7 @@ def _has_mass(fn: Any, seen: Tensor) -> bool:
 
 def _measure(fn: Any) -> str:
     support = _support(fn)
-    if support.is_discrete or _layers(fn)[-1].has_enumerate_support:
+    if support.is_discrete or layers(fn)[-1].has_enumerate_support:
         return "counting"
     if support is constraints.dependent:
         return "not known"
@@ -221,15 +221,8 @@ def _support(fn: Any) -> Any:
 
 def _family(fn: Any) -> str:
     """The name of a likelihood's law, by its nearest ancestor in torch or Pyro."""
-    ancestors = type(_layers(fn)[-1]).__mro__
+    ancestors = type(layers(fn)[-1]).__mro__
     return next(kind.__name__ for kind in ancestors if kind.__module__.startswith(("torch.", "pyro.")))
-
-
-def _layers(fn: Any) -> list[Any]:
-    layers = [fn]
-    while hasattr(layers[-1], "base_dist"):
-        layers.append(layers[-1].base_dist)
-    return layers
 
 
 def _beside(pair: Pair) -> list[int]:
