@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from aevb.inference.doctor import Finding
+    from aevb.inference.diagnostics.doctor import Finding
 
 __all__ = ["examine", "read_findings", "told", "write_findings"]
 
 
 def examine(pair: Any, points: Any, *, seed: int = 0) -> "list[Finding]":
     """The doctor's errors and warnings on the first rows of some data; that it failed is a finding as well."""
-    from aevb.inference.doctor import Finding, doctor
-    from aevb.inference.verdict import reason
+    from aevb.inference.diagnostics.doctor import Finding, doctor
+    from aevb.inference.diagnostics.verdict import reason
 
     try:
         found = doctor(pair.model, pair.guide, points, seed=seed)
@@ -32,7 +32,7 @@ def write_findings(folder: Path, findings: "Sequence[Finding]") -> None:
 
 def read_findings(folder: Path) -> "list[Finding]":
     """The findings of a run folder; none where nobody looked."""
-    from aevb.inference.doctor import Finding
+    from aevb.inference.diagnostics.doctor import Finding
 
     path = folder / "doctor.json"
     return [Finding(**row) for row in json.loads(path.read_text(encoding="utf-8"))] if path.is_file() else []

@@ -11,11 +11,11 @@ from torch import Tensor
 from aevb import figures
 from aevb.findings import write_findings
 from aevb.inference import Run
-from aevb.inference.clouds import clouds
-from aevb.inference.data import as_dataset
+from aevb.inference.diagnostics.verdict import Verdict, every_estimator, reason, verdict
 from aevb.inference.evidence import Evidence
-from aevb.inference.pair import Pair
-from aevb.inference.verdict import Verdict, every_estimator, reason, verdict
+from aevb.inference.pairs.data import as_dataset
+from aevb.inference.pairs.pair import Pair
+from aevb.inference.posterior.guide_versus_hmc import clouds
 from aevb.publish import describe_evidence, publish_evidence
 from aevb.records import add_records, read_records
 from aevb.report import write_report
@@ -45,7 +45,7 @@ def judge(
         run: The run.
         points: The datapoints.
         split: What they are called.
-        options: Of :func:`~aevb.inference.verdict.every_estimator`.
+        options: Of :func:`~aevb.inference.diagnostics.verdict.every_estimator`.
         seed: Of the draws.
         image_shape: Of a datapoint that is a picture.
 

@@ -10,7 +10,7 @@ from aevb import figures
 from aevb.data import Dataset
 from aevb.inference import Run
 from aevb.inference.evidence import Evidence, khat_threshold
-from aevb.inference.uses import decode, generate, infer, reconstruct
+from aevb.inference.pairs.predictive import decode, generate, infer, reconstruct
 from aevb.report import write_report
 
 __all__ = ["describe_evidence", "publish", "publish_evidence", "rows"]

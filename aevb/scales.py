@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from aevb.data import Dataset
-from aevb.inference.data import Tensors
+from aevb.inference.pairs.data import Tensors
 from aevb.models.likelihoods import Standardized
 
 __all__ = ["moments", "pixels", "unequal_scales", "units", "within_unit_interval"]

@@ -30,8 +30,8 @@ def importance(net: Net, precision: str = "float32", compile: bool = False) -> A
     import torch
 
     from aevb.inference import Pair
-    from aevb.inference.captured import captured
-    from aevb.inference.precision import products_in
+    from aevb.inference.graphs.precision import products_in
+    from aevb.inference.graphs.traced_function import captured
 
     model, guide, x = _world(net)
     pair = Pair(model, guide).check(x)
@@ -202,8 +202,8 @@ def hmc(net: Net, compile: bool = False) -> Advance:
     import torch
 
     from aevb.inference import Pair
-    from aevb.inference import hmc as chains
-    from aevb.inference.coordinates import log_density
+    from aevb.inference.pairs.unconstrained import log_density
+    from aevb.inference.posterior import hmc as chains
 
     model, guide, x = _world(net)
     pair = Pair(model, guide).check(x)

@@ -3,21 +3,20 @@
 This room knows Pyro programs, not this library's own blocks: it imports neither models nor guides.
 """
 
-from .arviz_export import guide_draws, hmc_draws
-from .arviz_plots import plot_khat, plot_ppc
-from .calibration import Calibration, HMCSampler, simulation_based_calibration
-from .diagnosis import NonFiniteError
-from .diagnostics import Usage, latent_usage
-from .doctor import Finding, doctor
-from .early_stopping import EarlyStopping
-from .elbo_surgery import Surgery, elbo_surgery
+from .diagnostics.arviz_plots import plot_khat, plot_ppc
+from .diagnostics.calibration import Calibration, HMCSampler, simulation_based_calibration
+from .diagnostics.doctor import Finding, doctor
+from .diagnostics.elbo_surgery import Surgery, elbo_surgery
+from .diagnostics.gradient_noise import gradient_microscope
+from .diagnostics.inference_gaps import Gaps, gaps
+from .diagnostics.latent_usage import Usage, latent_usage
+from .diagnostics.leave_one_out import loo
+from .diagnostics.model_check import ModelCheck, check_model
+from .diagnostics.model_comparison import compare
+from .diagnostics.refine import Refined, refine
+from .diagnostics.sample_divergence import sample_divergence
+from .diagnostics.verdict import Verdict, verdict
 from .evidence import log_evidence
-from .gaps import Gaps, gaps
-from .leave_one_out import loo
-from .many import fit_many
-from .microscope import gradient_microscope
-from .model_check import ModelCheck, check_model
-from .model_comparison import compare
 from .objectives import (
     EM,
     IWAE,
@@ -36,12 +35,13 @@ from .objectives import (
     TailAdaptive,
     WakeSleep,
 )
-from .pair import Cloud, ContractError, Pair
-from .refine import Refined, refine
-from .run import Run, load
-from .sample_divergence import sample_divergence
-from .trainer import Fit, fit
-from .verdict import Verdict, verdict
+from .pairs.pair import Cloud, ContractError, Pair
+from .posterior.arviz_export import guide_draws, hmc_draws
+from .training.many import fit_many
+from .training.non_finite import NonFiniteError
+from .training.observers import EarlyStopping
+from .training.run import Run, load
+from .training.trainer import Fit, fit
 
 __all__ = [
     "EM",

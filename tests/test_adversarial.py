@@ -15,11 +15,11 @@ from torch import nn
 from aevb import guides
 from aevb.guides import Implicit, ImplicitDistribution
 from aevb.inference import AdversarialVB, Fit, fit
-from aevb.inference.critic_watch import CriticWatch
-from aevb.inference.critics import InnerProductCritic, ResidualCritic
 from aevb.inference.evidence import Evidence
 from aevb.inference.objectives import Batch, warn_if_above
-from aevb.inference.pair import Pair
+from aevb.inference.objectives.critic_watch import CriticWatch
+from aevb.inference.objectives.critics import InnerProductCritic, ResidualCritic
+from aevb.inference.pairs.pair import Pair
 from aevb.models import LatentVariableModel, ProbabilisticPCA, eight_schools, likelihoods, networks, priors
 
 SMALL = partial(ResidualCritic, width=32, num_blocks=1)

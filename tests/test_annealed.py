@@ -12,10 +12,10 @@ from torch import nn
 
 from aevb import guides
 from aevb.inference import Pair, hmc, log_evidence
-from aevb.inference.captured import captured
 from aevb.inference.evidence import AnnealedImportanceSampling, Quadrature, annealing
 from aevb.inference.evidence.annealing_path import path_from
-from aevb.inference.hmc import WORTH_CAPTURING
+from aevb.inference.graphs.traced_function import captured
+from aevb.inference.posterior.hmc import WORTH_CAPTURING
 from aevb.models import ProbabilisticPCA
 
 

@@ -10,9 +10,9 @@ import pytest  # noqa: E402
 import torch  # noqa: E402
 
 from aevb.inference import Pair, Run, arviz_export, hmc_draws, loo, plot_khat, plot_ppc  # noqa: E402
-from aevb.inference.arviz_seam import arviz, convergence, open_inference_data, pareto_khat, smoothed_weights  # noqa: E402
+from aevb.inference.arviz_compat import arviz, convergence, open_inference_data, pareto_khat, smoothed_weights  # noqa: E402
 from aevb.inference.evidence import Evidence  # noqa: E402
-from aevb.inference.hmc import Chains  # noqa: E402
+from aevb.inference.posterior.hmc import Chains  # noqa: E402
 from aevb.models import ProbabilisticPCA  # noqa: E402
 
 

@@ -9,10 +9,10 @@ import torch
 import aevb.data
 from aevb.data import Dataset
 from aevb.inference import log_evidence
-from aevb.inference.arviz_seam import open_inference_data
+from aevb.inference.arviz_compat import open_inference_data
 from aevb.inference.evidence import Evidence
 from aevb.inference.evidence.quadrature import Quadrature
-from aevb.inference.pair import Pair
+from aevb.inference.pairs.pair import Pair
 from aevb.models import eight_schools
 from aevb.reproductions import avb_eight_schools, avb_mnist, avb_posterior, avb_toy
 

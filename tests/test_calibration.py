@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from aevb.inference import Pair, uniformity
-from aevb.inference.calibration import Calibration, HMCSampler, simulation_based_calibration
+from aevb.inference.diagnostics.calibration import Calibration, HMCSampler, simulation_based_calibration
 
 
 def model(x):

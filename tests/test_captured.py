@@ -10,8 +10,8 @@ import torch
 
 from aevb import guides
 from aevb.inference import inductor, log_evidence
-from aevb.inference.captured import captured
 from aevb.inference.evidence import ImportanceSampling, importance_sampling
+from aevb.inference.graphs.traced_function import captured
 from aevb.models import LatentVariableModel, likelihoods, networks, priors
 
 

@@ -8,9 +8,9 @@ from torch import nn
 
 from aevb import guides
 from aevb.inference import SGVB, Pair, fit
-from aevb.inference.diagnostics import latent_usage
+from aevb.inference.diagnostics.latent_usage import latent_usage
 from aevb.inference.objectives import Batch, FreeBits, KLAnnealing
-from aevb.inference.rate import rates
+from aevb.inference.pairs.divergence import rates
 from aevb.models.networks import MLP
 
 

@@ -27,8 +27,8 @@ from aevb.inference import (
     products,
 )
 from aevb.inference import objectives as objectives_room
-from aevb.inference.compile import Flat, flatten_graph
-from aevb.inference.inductor import CannotCompileError
+from aevb.inference.graphs.inductor import CannotCompileError
+from aevb.inference.training.captured_step import Flat, flatten_graph
 from aevb.models import LatentVariableModel, likelihoods, networks, priors
 
 NEEDS_COMPILER = pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")

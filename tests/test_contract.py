@@ -32,9 +32,9 @@ from aevb.inference import (
     latent_usage,
     log_evidence,
 )
-from aevb.inference.coordinates import unflatten
 from aevb.inference.evidence import ELBO, AnnealedImportanceSampling, ImportanceSampling
 from aevb.inference.objectives import Batch
+from aevb.inference.pairs.unconstrained import unflatten
 from aevb.models import LatentVariableModel, likelihoods, networks, priors
 
 X = torch.rand(6, 4, generator=torch.Generator().manual_seed(0))

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from aevb.inference import MCEM, Pair, fit, hmc_draws
-from aevb.inference.coordinates import flatten, log_density, unflatten
-from aevb.inference.hmc import sample
+from aevb.inference.pairs.unconstrained import flatten, log_density, unflatten
+from aevb.inference.posterior.hmc import sample
 
 COUNTS = torch.tensor([0.0, 3.0, 11.0], dtype=torch.float64)
 

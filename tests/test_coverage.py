@@ -119,7 +119,7 @@ def test_hopeless_weights_state_no_error(start):
 
 @pytest.mark.parametrize(("tail", "draws"), [(0.3, 200), (0.5, 1000), (0.6, 1000)])
 def test_what_a_heavy_tail_hides_is_in_the_error(tail, draws):
-    from aevb.inference.arviz_seam import pareto_khat
+    from aevb.inference.arviz_compat import pareto_khat
 
     log_weights = -tail * torch.rand(draws, 300, dtype=torch.float64).log() + math.log(1.0 - tail)
     away = log_weights.logsumexp(0) - math.log(draws)

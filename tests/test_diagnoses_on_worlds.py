@@ -29,8 +29,8 @@ from aevb.inference import (
     sample_divergence,
     simulation_based_calibration,
 )
+from aevb.inference.diagnostics.model_check import energy_test
 from aevb.inference.evidence import Exact
-from aevb.inference.model_check import energy_test
 
 COVERED = {
     "gaps": "test_gaps_are_known_row_by_row",

@@ -9,11 +9,11 @@ import torch
 import worlds
 
 from aevb.inference import Pair
-from aevb.inference.diagnostics import latent_usage
-from aevb.inference.elbo_surgery import elbo_surgery
+from aevb.inference.diagnostics.elbo_surgery import elbo_surgery
+from aevb.inference.diagnostics.gradient_noise import gradient_microscope
+from aevb.inference.diagnostics.latent_usage import latent_usage
+from aevb.inference.diagnostics.model_comparison import compare
 from aevb.inference.evidence import Evidence
-from aevb.inference.microscope import gradient_microscope
-from aevb.inference.model_comparison import compare
 from aevb.inference.objectives import EM, IWAE, SGVB, DReG, StickingTheLanding
 from aevb.models import GaussianMixture
 

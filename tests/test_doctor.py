@@ -18,7 +18,7 @@ from aevb.commands import demo_command
 from aevb.data import load
 from aevb.findings import examine
 from aevb.inference import Pair, fit
-from aevb.inference.doctor import doctor
+from aevb.inference.diagnostics.doctor import doctor
 from aevb.models import LatentVariableModel, ProbabilisticPCA, likelihoods, networks, priors
 
 torch.manual_seed(0)
@@ -384,7 +384,7 @@ def test_a_doctor_that_fails_loses_no_number(monkeypatch):
     def broken(*arguments, **options):
         raise RuntimeError("no beds")
 
-    monkeypatch.setattr(import_module("aevb.inference.doctor"), "doctor", broken)
+    monkeypatch.setattr(import_module("aevb.inference.diagnostics.doctor"), "doctor", broken)
     (finding,) = examine(Pair(model, guide).check(X), X)
     assert finding.severity == "warning" and "RuntimeError: no beds." in finding.sentence
 

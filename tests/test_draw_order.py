@@ -12,8 +12,8 @@ from torch import nn
 
 from aevb import guides
 from aevb.inference import EM, MAP, MCEM, SGVB, Pair, PyroELBO, WakeSleep, fit, log_evidence
-from aevb.inference.diagnostics import latent_usage
-from aevb.inference.elbo_surgery import elbo_surgery
+from aevb.inference.diagnostics.elbo_surgery import elbo_surgery
+from aevb.inference.diagnostics.latent_usage import latent_usage
 from aevb.inference.evidence import ELBO, ImportanceSampling
 from aevb.inference.objectives import (
     IWAE,

@@ -11,9 +11,9 @@ from sklearn.decomposition import FactorAnalysis as SklearnFactors
 from sklearn.mixture import GaussianMixture as SklearnMixture
 
 from aevb.inference import Pair, fit
-from aevb.inference.data import Tensors
-from aevb.inference.gaussian_posterior import gaussian_posterior
 from aevb.inference.objectives import EM, Batch
+from aevb.inference.pairs.data import Tensors
+from aevb.inference.posterior.gaussian import gaussian_posterior
 from aevb.models import FactorAnalysis, GaussianMixture, ProbabilisticPCA
 
 

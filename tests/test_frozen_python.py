@@ -22,8 +22,8 @@ import torch
 from torch import nn
 
 from aevb.inference import SGVB, Fit, NonFiniteError, captured, compile, fit, levels
-from aevb.inference.python_state import PythonState
-from aevb.inference.reads import ReadError, WithoutReads
+from aevb.inference.graphs.python_state import PythonState
+from aevb.inference.graphs.reads import ReadError, WithoutReads
 
 STEPS, BATCH, ROWS = 60, 10, 60
 SETTINGS = types.SimpleNamespace(scale=1.0)

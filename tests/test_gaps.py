@@ -10,9 +10,9 @@ import torch
 
 from aevb import guides
 from aevb.inference import ContractError, Pair, log_evidence, refine
+from aevb.inference.diagnostics.inference_gaps import Gaps, gaps
 from aevb.inference.evidence import ELBO, Evidence
-from aevb.inference.gaps import Gaps, gaps
-from aevb.inference.local_guide import fit_local
+from aevb.inference.posterior.local_guide import fit_local
 from aevb.models import HierarchicalModel, LatentVariableModel, ProbabilisticPCA, likelihoods, networks, priors
 
 

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.distributions import kl_divergence
 
 from aevb import guides, registry
-from aevb.inference.local_guide import LocalGuide
-from aevb.inference.pair import Pair
+from aevb.inference.pairs.pair import Pair
+from aevb.inference.posterior.local_guide import LocalGuide
 from aevb.models import LatentVariableModel, ProbabilisticPCA, likelihoods, priors
 
 STANDARD_ERRORS = 4.5

@@ -7,7 +7,7 @@ import scipy.integrate
 import torch
 
 from aevb.inference import MCEM, fit, hmc
-from aevb.inference.hmc import sample, transition
+from aevb.inference.posterior.hmc import sample, transition
 from aevb.models import ProbabilisticPCA
 
 COVARIANCE = torch.tensor([[1.0, 0.8], [0.8, 2.0]], dtype=torch.float64)

@@ -14,8 +14,8 @@ from torch import nn
 
 from aevb.inference import SGVB, ContractError, Pair, WakeSleep, fit
 from aevb.inference.objectives import IWAE, Batch, DReG, Renyi, ReweightedWakeSleep, StickingTheLanding, TailAdaptive
-from aevb.inference.players import Players
-from aevb.inference.step import EagerStep
+from aevb.inference.training.parameter_groups import Players
+from aevb.inference.training.step import EagerStep
 
 
 class Model(nn.Module):

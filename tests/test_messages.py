@@ -26,8 +26,8 @@ from aevb.data import Dataset, DynamicBinarisation, load
 from aevb.data.beside import with_holes, with_labels, with_row_numbers
 from aevb.data.splits import as_matrix
 from aevb.inference import MCEM, SGVB, NonFiniteError, Pair, fit
-from aevb.inference.contract import check_rows
-from aevb.inference.data import Tensors, as_dataset
+from aevb.inference.pairs.contract import check_rows
+from aevb.inference.pairs.data import Tensors, as_dataset
 from aevb.models import LatentVariableModel, likelihoods, networks, priors
 
 HERE = Path(__file__).resolve().parent.parent

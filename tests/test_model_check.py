@@ -7,8 +7,8 @@ import torch
 import worlds
 
 from aevb.inference import Pair, check_model, model_check
-from aevb.inference.elbo_surgery import Surgery
-from aevb.inference.model_check import ModelCheck, energy_test
+from aevb.inference.diagnostics.elbo_surgery import Surgery
+from aevb.inference.diagnostics.model_check import ModelCheck, energy_test
 from aevb.models import ProbabilisticPCA
 
 

@@ -14,7 +14,7 @@ from scipy import stats
 from torch import Tensor, nn
 
 from aevb import guides, models
-from aevb.inference.pair import Pair
+from aevb.inference.pairs.pair import Pair
 from aevb.models import (
     ClusteringModel,
     ConditionalModel,

@@ -13,8 +13,6 @@ from pyro.infer import Trace_ELBO
 from torch import nn
 
 from aevb.inference import Pair, objectives
-from aevb.inference.coordinates import flatten, unflatten
-from aevb.inference.data import as_dataset
 from aevb.inference.objectives import (
     EM,
     IWAE,
@@ -35,6 +33,8 @@ from aevb.inference.objectives import (
     TailAdaptive,
     WakeSleep,
 )
+from aevb.inference.pairs.data import as_dataset
+from aevb.inference.pairs.unconstrained import flatten, unflatten
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ import torch
 from aevb import guides
 from aevb.__main__ import main
 from aevb.inference import Run, fit, load
-from aevb.inference.description import DescriptionError, describe, rebuild
-from aevb.inference.pair import Pair
+from aevb.inference.pairs.pair import Pair
+from aevb.inference.training.description import DescriptionError, describe, rebuild
 from aevb.models import LatentVariableModel, likelihoods, networks, priors
 from aevb.report import write_report
 
@@ -72,8 +72,8 @@ REPORTED = {
 }
 FURTHER = {
     "an import within a module of ours": (
-        _call("aevb.inference.checkpoint:os.system", command="touch ran"),
-        "aevb.inference.checkpoint:os.system",
+        _call("aevb.inference.training.checkpoint:os.system", command="touch ran"),
+        "aevb.inference.training.checkpoint:os.system",
     ),
     "a loader within a module of ours": (
         _call("aevb.data.files:np.load", file="beside.pickle", allow_pickle=True),
@@ -84,7 +84,7 @@ FURTHER = {
         "__globals__",
     ),
     "a command of ours": ({"function": "aevb.__main__:main"}, "aevb.__main__:main"),
-    "a class of ours that is no block": (_call("aevb.inference.run:Run"), "aevb.inference.run:Run"),
+    "a class of ours that is no block": (_call("aevb.inference.training.run:Run"), "aevb.inference.training.run:Run"),
     "an import by name": (_call("builtins:__import__", name="beside"), "builtins:__import__"),
     "an import by importlib": (_call("importlib:import_module", name="beside"), "importlib:import_module"),
     "a script": (_call("runpy:run_path", path_name="beside.py"), "runpy:run_path"),
@@ -277,7 +277,7 @@ def test_what_pythons_own_modules_hold_is_not_offered_for_trust(folder):
 
 def test_every_public_block_may_be_described(good):
     """The list is of classes and programs that this package defines, each under the path that describe() gives it."""
-    from aevb.inference.description import _own_blocks
+    from aevb.inference.training.description import _own_blocks
 
     assert {path.split(":")[0].split(".")[0] for path in _own_blocks()} == {"aevb"}
     for home in (priors, likelihoods, networks):

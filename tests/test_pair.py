@@ -8,7 +8,7 @@ from pyro.nn import PyroModule, PyroParam
 from torch import nn
 
 from aevb.inference import Pair
-from aevb.inference.coordinates import flatten, unflatten
+from aevb.inference.pairs.unconstrained import flatten, unflatten
 
 X = torch.tensor([[0.5, -1.0, 2.0], [1.5, 0.0, -0.5]])
 

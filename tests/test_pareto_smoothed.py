@@ -55,7 +55,7 @@ def test_heavy_tails_scatter_less():
 
 def test_both_are_made_of_one_set_of_weights():
     from aevb.inference import Pair
-    from aevb.inference.data import as_dataset
+    from aevb.inference.pairs.data import as_dataset
 
     x = torch.randn(30, 4)
     estimator = ParetoSmoothedImportanceSampling(200)

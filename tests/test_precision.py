@@ -7,7 +7,7 @@ from torch.nn import functional
 from aevb import guides
 from aevb.inference import fit, log_evidence
 from aevb.inference.evidence import ImportanceSampling
-from aevb.inference.precision import Bfloat16Products
+from aevb.inference.graphs.precision import Bfloat16Products
 from aevb.models import LatentVariableModel, likelihoods, networks, priors
 
 

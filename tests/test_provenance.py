@@ -222,7 +222,7 @@ def test_two_sites_are_not_one():
 
 
 def test_the_estimates_of_a_verdict_say_what_they_are_of(monkeypatch):
-    monkeypatch.setattr(import_module("aevb.inference.verdict"), "QUESTIONS", {})  # which take a minute
+    monkeypatch.setattr(import_module("aevb.inference.diagnostics.verdict"), "QUESTIONS", {})  # which take a minute
     pair = Pair(model(likelihoods.Normal()), guide).check(GREY)
     found = verdict(pair, GREY, {"elbo": ELBO(num_samples=2)}).evidence["elbo"]
     assert found.provenance == judged(pair.model, GREY).provenance

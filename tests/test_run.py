@@ -10,7 +10,7 @@ import torch
 
 from aevb import guides
 from aevb.inference import Pair, Run, fit, load
-from aevb.inference.description import DescriptionError, describe, rebuild
+from aevb.inference.training.description import DescriptionError, describe, rebuild
 from aevb.models import LatentVariableModel, likelihoods, networks, priors
 
 X = torch.rand(30, 6, generator=torch.Generator().manual_seed(0)).round()

@@ -18,15 +18,15 @@ from aevb.__main__ import main
 from aevb.commands.compare_command import print_table
 from aevb.data import load as load_data
 from aevb.inference import EM, Fit, Pair, fit, load, log_evidence, questions
-from aevb.inference.data import as_dataset
-from aevb.inference.diagnostics import LatentUse, Usage
+from aevb.inference.diagnostics.inference_gaps import Gap, Gaps
+from aevb.inference.diagnostics.inference_gaps import gaps as find_gaps
+from aevb.inference.diagnostics.latent_usage import LatentUse, Usage
 from aevb.inference.evidence import ELBO, AnnealedImportanceSampling, Evidence, ImportanceSampling, Quadrature
 from aevb.inference.evidence.elbo import mean_bound
-from aevb.inference.gaps import Gap, Gaps
-from aevb.inference.gaps import gaps as find_gaps
-from aevb.inference.hmc import advance, jittered, sample, transition, with_gradients
 from aevb.inference.objectives import Batch
-from aevb.inference.uses import linear_probe
+from aevb.inference.pairs.data import as_dataset
+from aevb.inference.pairs.predictive import linear_probe
+from aevb.inference.posterior.hmc import advance, jittered, sample, transition, with_gradients
 from aevb.models import GaussianMixture
 from aevb.publish import describe_evidence
 from aevb.records import add_records, read_records

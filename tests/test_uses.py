@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from aevb.inference import ContractError, Pair
-from aevb.inference.uses import (
+from aevb.inference.pairs.predictive import (
     decode,
     draws,
     generate,

@@ -16,8 +16,8 @@ import worlds
 from aevb import judge
 from aevb.__main__ import main
 from aevb.inference import Pair, questions, verdict
-from aevb.inference.clouds import clouds
-from aevb.inference.doctor import Finding
+from aevb.inference.diagnostics.doctor import Finding
+from aevb.inference.diagnostics.verdict import every_estimator
 from aevb.inference.evidence import (
     ELBO,
     AnnealedImportanceSampling,
@@ -25,7 +25,7 @@ from aevb.inference.evidence import (
     Exact,
     ImportanceSampling,
 )
-from aevb.inference.verdict import every_estimator
+from aevb.inference.posterior.guide_versus_hmc import clouds
 from aevb.models import ProbabilisticPCA, likelihoods
 
 SHORT = AnnealedImportanceSampling(20, 4, num_tuning=10, progress=False)

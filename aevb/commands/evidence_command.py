@@ -71,7 +71,7 @@ def dataset_of(folder: Path, data_dir: str | None) -> "Dataset":
     """The data set a run folder was fitted to, by the words in its ``config.json``."""
     from aevb.build import dress
     from aevb.data import load as load_data
-    from aevb.inference.run import read_config
+    from aevb.inference.training.run import read_config
 
     command = read_config(folder).get("command", {})
     if "data" not in command:

@@ -93,7 +93,7 @@ def _write(args: Namespace, fitted: object, data: object, scales: str | None) ->
     from aevb.data import Dataset
     from aevb.findings import examine, told, write_findings
     from aevb.inference import Run, log_evidence
-    from aevb.inference.diagnostics import latent_usage
+    from aevb.inference.diagnostics.latent_usage import latent_usage
     from aevb.inference.evidence import ELBO
     from aevb.publish import publish, rows
     from aevb.records import add_records

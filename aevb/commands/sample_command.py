@@ -31,7 +31,7 @@ def run(args: Namespace) -> int:
     from aevb import figures
     from aevb.commands.evidence_command import dataset_of
     from aevb.inference import load
-    from aevb.inference.uses import generate
+    from aevb.inference.pairs.predictive import generate
 
     folder = Path(args.run)
     fitted = load(folder)

@@ -62,7 +62,7 @@ def run(args: Namespace) -> int:
 
 def _reconstruct(args: Namespace, pair: "Pair", data: "Dataset", out: Path) -> None:
     from aevb import figures
-    from aevb.inference.uses import reconstruct
+    from aevb.inference.pairs.predictive import reconstruct
 
     rows = _rows(args, data)
     again = reconstruct(pair, rows, seed=args.seed)
@@ -74,7 +74,7 @@ def _reconstruct(args: Namespace, pair: "Pair", data: "Dataset", out: Path) -> N
 def _infer(args: Namespace, pair: "Pair", data: "Dataset", out: Path) -> None:
     import pandas as pd
 
-    from aevb.inference.uses import draws, infer
+    from aevb.inference.pairs.predictive import draws, infer
 
     rows = _rows(args, data)
     means = infer(pair, rows, args.draws, seed=args.seed).cpu()
@@ -87,7 +87,7 @@ def _impute(args: Namespace, pair: "Pair", data: "Dataset", out: Path) -> None:
     import torch
 
     from aevb import figures
-    from aevb.inference.uses import imputations
+    from aevb.inference.pairs.predictive import imputations
     from aevb.scales import moments
 
     _one_argument(pair, "impute")
@@ -130,7 +130,7 @@ def _traverse(args: Namespace, pair: "Pair", data: "Dataset", out: Path) -> None
     import torch
 
     from aevb import figures
-    from aevb.inference.uses import traverse
+    from aevb.inference.pairs.predictive import traverse
 
     _one_argument(pair, "traverse")
     values = torch.linspace(-3.0, 3.0, args.steps)
@@ -145,7 +145,7 @@ def _interpolate(args: Namespace, pair: "Pair", data: "Dataset", out: Path) -> N
     import torch
 
     from aevb import figures
-    from aevb.inference.uses import interpolate
+    from aevb.inference.pairs.predictive import interpolate
 
     _one_argument(pair, "interpolate")
     x = _first(_rows(args, data))
@@ -160,7 +160,7 @@ def _interpolate(args: Namespace, pair: "Pair", data: "Dataset", out: Path) -> N
 
 def _manifold(args: Namespace, pair: "Pair", data: "Dataset", out: Path) -> None:
     from aevb import figures
-    from aevb.inference.uses import decode
+    from aevb.inference.pairs.predictive import decode
 
     if len(pair.latents) != 1 or pair.latents[0].event_shape != (2,):
         shapes = {site.name: tuple(site.event_shape) for site in pair.latents}
@@ -176,7 +176,7 @@ def _neighbours(args: Namespace, pair: "Pair", data: "Dataset", out: Path) -> No
     import torch
 
     from aevb import figures
-    from aevb.inference.uses import infer, nearest_neighbours
+    from aevb.inference.pairs.predictive import infer, nearest_neighbours
 
     rows = _rows(args, data)
     known, queries = infer(pair, data.train, args.draws, seed=args.seed), infer(pair, rows, args.draws, seed=args.seed)
@@ -194,7 +194,7 @@ def _neighbours(args: Namespace, pair: "Pair", data: "Dataset", out: Path) -> No
 def _probe(args: Namespace, pair: "Pair", data: "Dataset", out: Path) -> None:
     import pandas as pd
 
-    from aevb.inference.uses import infer, linear_probe
+    from aevb.inference.pairs.predictive import infer, linear_probe
 
     labels = data.train_labels, data.test_labels
     if labels[0] is None or labels[1] is None:

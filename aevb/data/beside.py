@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from aevb.data.dataset import PARTS, Data, DataError, Dataset
-from aevb.inference.data import Tensors
+from aevb.inference.pairs.data import Tensors
 
 __all__ = ["with_holes", "with_labels", "with_row_numbers"]
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from aevb.inference.calibration import Calibration, ECDFDifference
+from aevb.inference.diagnostics.calibration import Calibration, ECDFDifference
 
 from .canvas import PALETTE, Array, array, panels
 

@@ -28,10 +28,10 @@ from torch import Tensor
 import aevb.data
 from aevb.guides import ImplicitDistribution
 from aevb.inference import AdversarialVB, sample_divergence
-from aevb.inference.arviz_seam import convergence, inference_data
-from aevb.inference.critics import ResidualCritic
-from aevb.inference.pair import Pair
-from aevb.inference.trainer import Fit
+from aevb.inference.arviz_compat import convergence, inference_data
+from aevb.inference.objectives.critics import ResidualCritic
+from aevb.inference.pairs.pair import Pair
+from aevb.inference.training.trainer import Fit
 from aevb.models import eight_schools
 from aevb.models.networks import MLP
 from aevb.reproductions.table import Row, check_budget, write_table

@@ -23,9 +23,9 @@ import aevb.data
 from aevb.data import Dataset
 from aevb.guides import NoiseBasis, Normal
 from aevb.inference import SGVB, AdversarialVB, Fit, log_evidence
-from aevb.inference.critics import InnerProductCritic
 from aevb.inference.evidence import Estimator, Evidence
 from aevb.inference.objectives import Objective, warn_if_above
+from aevb.inference.objectives.critics import InnerProductCritic
 from aevb.models import LatentVariableModel, likelihoods, networks, priors
 from aevb.reproductions.table import Row, check_budget, write_table
 from aevb.reproductions.training import train

@@ -25,8 +25,8 @@ from torch import Tensor
 
 from aevb.guides import Implicit, Normal
 from aevb.inference import SGVB, AdversarialVB, Fit, sample_divergence
-from aevb.inference.critics import ResidualCritic
 from aevb.inference.evidence import ELBO
+from aevb.inference.objectives.critics import ResidualCritic
 from aevb.models.networks import MLP
 from aevb.reproductions.table import Row, check_budget, write_table
 from aevb.reproductions.training import train

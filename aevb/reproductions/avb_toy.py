@@ -20,8 +20,8 @@ from torch import Tensor, nn
 import aevb.data
 from aevb.guides import Implicit, Normal
 from aevb.inference import SGVB, AdversarialVB, Fit, log_evidence, sample_divergence
-from aevb.inference.critics import ResidualCritic
 from aevb.inference.evidence.quadrature import Quadrature
+from aevb.inference.objectives.critics import ResidualCritic
 from aevb.models import LatentVariableModel, likelihoods, networks, priors
 from aevb.reproductions.table import Row, check_budget, write_table
 from aevb.reproductions.training import train

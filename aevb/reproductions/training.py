@@ -1,6 +1,6 @@
 """Drain a training loop, letting its step sizes fall over the second half."""
 
-from aevb.inference.trainer import Fit
+from aevb.inference.training.trainer import Fit
 
 __all__ = ["train"]
 

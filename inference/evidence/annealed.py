@@ -17,8 +17,8 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor
 
-from ..data import Dataset
-from ..pair import Data, Pair, as_data
+from ..pairs.data import Dataset
+from ..pairs.pair import Data, Pair, as_data
 from ..progress import Progress
 from ..random_state import RandomState
 from .annealing import Annealing, Tick

@@ -17,7 +17,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ..hmc import Place, advance, jittered
+from ..posterior.hmc import Place, advance, jittered
 from .annealing_path import Path, ladder
 
 __all__ = ["Annealing", "Tick"]

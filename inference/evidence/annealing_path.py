@@ -15,10 +15,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..captured import worth_compiling
-from ..coordinates import flatten, unflatten
-from ..hmc import WORTH_CAPTURING, Terms, with_gradients
-from ..pair import Data, Pair
+from ..graphs.traced_function import worth_compiling
+from ..pairs.pair import Data, Pair
+from ..pairs.unconstrained import flatten, unflatten
+from ..posterior.hmc import WORTH_CAPTURING, Terms, with_gradients
 
 __all__ = ["SCHEDULES", "STARTS", "Path", "ladder", "path_from"]
 

@@ -22,11 +22,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..arviz_seam import pareto_khat
-from ..coordinates import flatten, log_density
-from ..data import Dataset, chunks
-from ..hmc import sample
-from ..pair import Data, Pair
+from ..arviz_compat import pareto_khat
+from ..pairs.data import Dataset, chunks
+from ..pairs.pair import Data, Pair
+from ..pairs.unconstrained import flatten, log_density
+from ..posterior.hmc import sample
 from .errors import FEWEST_FOR_KHAT, log_mean_errors, with_rounding
 from .evidence import Evidence
 

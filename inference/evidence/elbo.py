@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import torch
 
-from ..data import Dataset, chunks
-from ..pair import Pair
+from ..pairs.data import Dataset, chunks
+from ..pairs.pair import Pair
 from ..random_state import RandomState
 from .errors import Errors, mean_errors, with_rounding
 from .evidence import Evidence

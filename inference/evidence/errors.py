@@ -36,7 +36,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..pair import Pair
+from ..pairs.pair import Pair
 from .evidence import Evidence
 
 __all__ = [

@@ -9,8 +9,8 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor
 
-from ..data import Dataset
-from ..pair import Pair
+from ..pairs.data import Dataset
+from ..pairs.pair import Pair
 from .provenance import Provenance
 
 __all__ = ["Direction", "Estimator", "Evidence", "khat_threshold"]

@@ -2,7 +2,7 @@ r"""The marginal likelihood itself, where it can be had.
 
 A model may know its own answer (a method ``log_evidence(x)``); discrete latents are enumerated,
 p(x) = sum_z p(x, z); up to three continuous ones are integrated (:mod:`quadrature`); of more, a linear-Gaussian model's
-log p(x) follows from its density (:mod:`~aevb.inference.gaussian_posterior`).
+log p(x) follows from its density (:mod:`~aevb.inference.posterior.gaussian`).
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..coordinates import dimension, flatten
-from ..data import Dataset, chunks
-from ..gaussian_posterior import LOOKED_AT, gaussian_posterior, misfit
-from ..pair import Data, Pair
+from ..pairs.data import Dataset, chunks
+from ..pairs.pair import Data, Pair
+from ..pairs.unconstrained import dimension, flatten
+from ..posterior.gaussian import LOOKED_AT, gaussian_posterior, misfit
 from .evidence import Evidence
 from .quadrature import MOST_DIMENSIONS, Quadrature
 

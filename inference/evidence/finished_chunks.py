@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..pair import Data
+from ..pairs.pair import Data
 
 __all__ = ["FinishedChunks", "digest"]
 

@@ -16,11 +16,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from ..arviz_seam import pareto_khat
-from ..captured import captured, worth_compiling
-from ..data import Dataset, chunks
-from ..pair import Data, Pair
-from ..precision import check_precision, products_in
+from ..arviz_compat import pareto_khat
+from ..graphs.precision import check_precision, products_in
+from ..graphs.traced_function import captured, worth_compiling
+from ..pairs.data import Dataset, chunks
+from ..pairs.pair import Data, Pair
 from .errors import FEWEST_FOR_KHAT, log_mean_errors, not_known, with_rounding
 from .evidence import Evidence
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from ..contract import check_rows
-from ..data import as_dataset
-from ..pair import Pair, as_data
+from ..pairs.contract import check_rows
+from ..pairs.data import as_dataset
+from ..pairs.pair import Pair, as_data
 from ..random_state import RandomState
 from .evidence import Estimator, Evidence
 from .provenance import provenance

@@ -16,9 +16,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from ..arviz_seam import smoothed_weights
-from ..data import Dataset
-from ..pair import Pair
+from ..arviz_compat import smoothed_weights
+from ..pairs.data import Dataset
+from ..pairs.pair import Pair
 from .errors import FEWEST_FOR_KHAT, with_rounding
 from .evidence import Evidence
 from .importance_sampling import ImportanceSampling, joined

@@ -13,8 +13,8 @@ from pyro.distributions import MaskedDistribution, Unit
 from torch import Tensor
 from torch.distributions import constraints
 
-from ..data import Dataset, Tensors, chunks
-from ..pair import Pair, as_data, layers
+from ..pairs.data import Dataset, Tensors, chunks
+from ..pairs.pair import Pair, as_data, layers
 from ..random_state import RandomState
 
 __all__ = ["Observed", "Provenance", "difference", "provenance"]

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..coordinates import dimension, flatten, like, unflatten
-from ..data import Dataset, chunks
-from ..pair import Data, Pair
+from ..pairs.data import Dataset, chunks
+from ..pairs.pair import Data, Pair
+from ..pairs.unconstrained import dimension, flatten, like, unflatten
 from .cubature import Integral, Landmarks, integrate
 from .evidence import Evidence
 

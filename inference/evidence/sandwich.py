@@ -18,9 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..coordinates import flatten
-from ..data import Dataset, Tensors, as_dataset, chunks
-from ..pair import ContractError, Data, Pair, as_data
+from ..pairs.data import Dataset, Tensors, as_dataset, chunks
+from ..pairs.pair import ContractError, Data, Pair, as_data
+from ..pairs.unconstrained import flatten
 from ..random_state import RandomState
 from .annealed import AnnealedImportanceSampling
 from .annealing import Tick

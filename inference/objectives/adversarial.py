@@ -26,11 +26,11 @@ from torch import Tensor, nn
 from torch.distributions import constraints
 from torch.nn import functional
 
-from ..coordinates import flatten, log_density
-from ..critic_watch import CriticWatch
-from ..critics import CriticFactory, ResidualCritic
-from ..data import Dataset, Tensors
-from ..pair import Data, Pair
+from ..pairs.data import Dataset, Tensors
+from ..pairs.pair import Data, Pair
+from ..pairs.unconstrained import flatten, log_density
+from .critic_watch import CriticWatch
+from .critics import CriticFactory, ResidualCritic
 from .objective import Batch, Phase
 
 if TYPE_CHECKING:

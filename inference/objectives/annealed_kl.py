@@ -15,9 +15,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ..data import Dataset
-from ..pair import Pair
-from ..rate import rates
+from ..pairs.data import Dataset
+from ..pairs.divergence import rates
+from ..pairs.pair import Pair
 from .objective import Batch, Phase
 from .particles import require_paths, require_samples
 

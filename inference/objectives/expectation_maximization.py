@@ -18,10 +18,10 @@ from typing import Protocol, cast, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from ..coordinates import unflatten
-from ..data import Dataset, chunks
-from ..gaussian_posterior import gaussian_posterior, refuse_unless_gaussian
-from ..pair import Pair
+from ..pairs.data import Dataset, chunks
+from ..pairs.pair import Pair
+from ..pairs.unconstrained import unflatten
+from ..posterior.gaussian import gaussian_posterior, refuse_unless_gaussian
 from .objective import Batch, Phase
 
 __all__ = ["EM", "Summarized"]

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ..data import Dataset
-from ..pair import Cloud, Pair
-from ..rate import rates
+from ..pairs.data import Dataset
+from ..pairs.divergence import rates
+from ..pairs.pair import Cloud, Pair
 from .objective import Batch, Phase
 from .particles import require_paths, require_samples
 

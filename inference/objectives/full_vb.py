@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
 from torch.func import functional_call
 
-from ..data import Dataset
-from ..pair import Cloud, Data, Pair
+from ..pairs.data import Dataset
+from ..pairs.pair import Cloud, Data, Pair
 from .objective import Batch, Phase
 from .particles import require_paths, require_samples
 

@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..data import Dataset
-from ..pair import Pair
+from ..pairs.data import Dataset
+from ..pairs.pair import Pair
 from .objective import Batch, Objective, Phase, evaluations_per_visit
 
 __all__ = ["MAP"]

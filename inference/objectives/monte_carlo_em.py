@@ -17,10 +17,10 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from ..coordinates import flatten, log_density, unflatten
-from ..data import Dataset, chunks
-from ..hmc import transition
-from ..pair import Pair
+from ..pairs.data import Dataset, chunks
+from ..pairs.pair import Pair
+from ..pairs.unconstrained import flatten, log_density, unflatten
+from ..posterior.hmc import transition
 from .objective import Batch, Phase
 
 __all__ = ["MCEM"]

@@ -13,8 +13,8 @@ from typing import NamedTuple, Protocol
 
 from torch import Tensor, nn
 
-from ..data import Dataset
-from ..pair import Data, Pair
+from ..pairs.data import Dataset
+from ..pairs.pair import Data, Pair
 
 __all__ = ["Batch", "Objective", "Phase", "evaluations_per_visit"]
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import nn
 
-from ..data import Dataset
-from ..pair import Pair
+from ..pairs.data import Dataset
+from ..pairs.pair import Pair
 from .objective import Batch, Objective, Phase, evaluations_per_visit
 
 __all__ = ["Only"]

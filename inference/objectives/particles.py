@@ -11,7 +11,7 @@ import pyro
 import torch
 from torch import Tensor
 
-from ..pair import Cloud, Pair
+from ..pairs.pair import Cloud, Pair
 from ..random_state import RandomState
 from .objective import Batch
 

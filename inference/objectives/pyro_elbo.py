@@ -17,8 +17,8 @@ import torch
 from pyro.infer import ELBO, TraceMeanField_ELBO
 from torch import Tensor, nn
 
-from ..data import Dataset
-from ..pair import Pair
+from ..pairs.data import Dataset
+from ..pairs.pair import Pair
 from .objective import Batch, Phase
 
 __all__ = ["PyroELBO"]

@@ -5,7 +5,7 @@ r"""Stochastic gradient variational Bayes, the objective of auto-encoding variat
 
 A is Pyro's ``Trace_ELBO``; B, with the divergence in closed form where one is known, its ``TraceMeanField_ELBO``. That
 one asks of a guide that it draws the latents in the model's order and does not look whether it does; here a latent
-whose divergence does not hold in closed form (:mod:`~aevb.inference.draw_order`) takes A's term of the same draw.
+whose divergence does not hold in closed form (:mod:`~aevb.inference.pairs.draw_order`) takes A's term of the same draw.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from typing import Any
 from pyro.infer import ELBO, Trace_ELBO, TraceMeanField_ELBO
 from torch import Tensor, nn
 
-from ..data import Dataset
-from ..pair import Pair
+from ..pairs.data import Dataset
+from ..pairs.pair import Pair
 from .objective import Batch, Phase
 from .pyro_elbo import PyroELBO
 

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from ..data import Dataset
-from ..pair import Pair
+from ..pairs.data import Dataset
+from ..pairs.pair import Pair
 from .objective import Batch, Phase
 
 __all__ = ["WakeSleep"]

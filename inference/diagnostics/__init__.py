@@ -1,0 +1,1 @@
+"""What a fitted pair is worth, and where it loses."""

@@ -1,0 +1,194 @@
+"""A verdict on a fitted pair: every estimator that applies, then what their numbers mean, in sentences.
+
+Each estimator and each question is asked by itself: one that does not apply, or fails, is listed with its reason and
+loses none of the others.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from ..evidence import (
+    ELBO,
+    AnnealedImportanceSampling,
+    BidirectionalMonteCarlo,
+    DensityFit,
+    Estimator,
+    Evidence,
+    Exact,
+    ImportanceSampling,
+    ParetoSmoothedImportanceSampling,
+)
+from ..evidence.provenance import provenance
+from ..pairs.data import Dataset, as_dataset
+from ..pairs.pair import Pair
+from ..random_state import RandomState
+from ..training.run import Run
+from .verdict_questions import QUESTIONS, Case
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["Verdict", "every_estimator", "reason", "verdict"]
+
+Told = Callable[[str, "Evidence | str"], None]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What was found, and what it means.
+
+    Args:
+        evidence: What each estimator that applies says, by name.
+        refused: Why the others say nothing.
+        seconds: What each took.
+        sentences: The answers, one a question.
+        doubtful: Rows whose importance weights are not to be trusted, the worst first.
+        found: What answers were read from: ``sandwich``, ``gaps``, ``calibration``, ``model``, ``usage``, ``doctor``.
+        warnings: What stands against ``guide``, ``model``, ``pair`` or ``numbers``; without any, no fault is found.
+    """
+
+    evidence: Mapping[str, Evidence]
+    refused: Mapping[str, str]
+    seconds: Mapping[str, float]
+    sentences: tuple[str, ...]
+    doubtful: Tensor
+    found: Mapping[str, Any]
+    warnings: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """A row an estimator, in the order they were asked."""
+        import pandas as pd
+
+        told = ["direction", "mean", "standard_error", "monte_carlo_error", "num_samples"]
+        told += ["khat_over_threshold", "khat_threshold"]
+        rows = []
+        for name, seconds in self.seconds.items():
+            record = self.evidence[name].record("") if name in self.evidence else {}
+            rows.append({"method": name, **{column: record.get(column) for column in told}, "seconds": seconds})
+        table = pd.DataFrame(rows).set_index("method")
+        return table.assign(reason=[self.refused.get(name, "") for name in table.index])
+
+
+def every_estimator(
+    pair: Pair, *, num_samples: int = 1000, num_temperatures: int = 300, num_chains: int = 8
+) -> dict[str, Estimator]:
+    """Every estimator there is, by name; those that do not apply to the pair say so when they are asked.
+
+    Args:
+        pair: The pair.
+        num_samples: Importance samples, and draws of the bound.
+        num_temperatures: Of annealing.
+        num_chains: Chains a datapoint of annealing.
+    """
+    annealing = AnnealedImportanceSampling(num_temperatures, num_chains)
+    starts = dict.fromkeys([_start(pair), "prior"])
+    return {
+        "elbo": ELBO(num_samples),
+        "importance": ImportanceSampling(num_samples),
+        "psis": ParetoSmoothedImportanceSampling(num_samples),
+        **{f"ais from the {start}": replace(annealing, start=start) for start in starts},
+        "density-fit": DensityFit(),
+        "exact": Exact(),
+    }
+
+
+def verdict(
+    pair: Pair | Run,
+    data: Any,
+    estimators: Mapping[str, Estimator] | None = None,
+    *,
+    annealing: AnnealedImportanceSampling | None = None,
+    tell: Told = lambda name, found: None,
+    seed: int = 0,
+) -> Verdict:
+    """Ask every estimator and every question.
+
+    Args:
+        pair: A run, or a checked pair.
+        data: Held-out datapoints; a hundred say much.
+        estimators: By name; as a default :func:`every_estimator`.
+        annealing: How simulated data are sandwiched; as a default as the first of the estimators that anneals does it,
+            and where there is none as the first of :func:`every_estimator` does.
+        tell: Called with each estimator's name and its evidence, or the reason why there is none, as soon as it is
+            done.
+        seed: Of all draws.
+
+    Returns:
+        The estimates, and the sentences that they end in.
+
+    References:
+        Yes, but Did It Work? Evaluating Variational Inference (Yao et al., 2018), https://arxiv.org/abs/1802.02538
+    """
+    pair = pair.pair if isinstance(pair, Run) else pair
+    rows = as_dataset(data, pair.example[0].device)
+    evidence, refused, seconds = dict[str, Evidence](), dict[str, str](), dict[str, float]()
+    asked = every_estimator(pair) if estimators is None else estimators
+    broken: list[str] = []
+    for name, estimator in asked.items():
+        began = time.perf_counter()
+        found = _ask(name, estimator, pair, rows, seed, broken)
+        seconds[name] = time.perf_counter() - began
+        if isinstance(found, Evidence):
+            evidence[name] = found
+        else:
+            refused[name] = found
+        tell(name, found)
+    case = Case(pair, rows, evidence, seconds, annealing or _annealing(pair, asked), seed)
+    for name in broken:
+        case.warn("numbers", f"{name} came to nothing")
+    sentences = tuple(_answer(name, question, case) for name, question in QUESTIONS.items())
+    return Verdict(evidence, refused, seconds, sentences, case.doubtful, case.found, tuple(case.warnings))
+
+
+def _start(pair: Pair) -> str:
+    """Where annealed chains start best: a guide without a density still has moments."""
+    if pair.guide is None:
+        return "prior"
+    return "guide" if pair.has_density else "moments"
+
+
+def _annealing(pair: Pair, asked: Mapping[str, Estimator]) -> AnnealedImportanceSampling:
+    """The annealing that an answer is about: whether its bounds meet says how far its evidence is to be trusted."""
+    every = [*asked.values(), *every_estimator(pair).values()]
+    first = next(estimator for estimator in every if isinstance(estimator, AnnealedImportanceSampling))
+    return replace(first, checkpoint=None)  # whose chunks are of the real data
+
+
+def _ask(name: str, estimator: Estimator, pair: Pair, rows: Dataset, seed: int, broken: list[str]) -> Evidence | str:
+    """The evidence, or why there is none; what should have applied, and failed, is added to ``broken``."""
+    if isinstance(estimator, BidirectionalMonteCarlo):
+        return "it bounds log p(x) of simulated datapoints, not of these; whether bounds meet is asked below."
+    try:
+        with RandomState(seed, pair.example[0].device), pair.evaluation():
+            found = replace(estimator(pair, rows), method=name, provenance=provenance(pair, rows))
+    except Exception as error:  # one estimator that fails must not lose the others
+        if not isinstance(error, ValueError):  # by which an estimator says that it does not apply
+            broken.append(name)
+        return reason(error)
+    lost = int((~found.log_px.isfinite()).sum())
+    if lost:
+        broken.append(name)
+        return f"it is not finite on {lost} of {len(rows)} datapoints."
+    return found
+
+
+def _answer(name: str, question: Callable[[Case], str], case: Case) -> str:
+    try:
+        return question(case)
+    except Exception as error:  # likewise a question
+        case.warn("numbers", f"{name} is not answered")
+        return f"Not answered, {name}: {reason(error)}"
+
+
+def reason(error: Exception) -> str:
+    """What an error says, to end a sentence with: one line with a full stop, its kind named unless it is bad input."""
+    said = " ".join(str(error).split())
+    said = said if isinstance(error, ValueError) else f"{type(error).__name__.lstrip('_')}: {said}"
+    return f"{said[:600].rstrip('.')}."

@@ -1,0 +1,68 @@
+"""Compile a captured graph in another process, while this one trains on the graph as it is.
+
+The other process leaves what it compiled in the cache that torch keeps on disk; this one then compiles the same graph
+in a second instead of half a minute. A process and not a thread: torch's compiler saves and restores the global random
+state around its work, and would rewind the draws of a run beside it.
+"""
+
+from __future__ import annotations
+
+import pickle
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from .graph import Flat
+from .graph_file import read_graph, write_graph
+from .inductor import CannotCompileError, compiled
+
+__all__ = ["Background", "warm"]
+
+_PROGRAM = "import sys; from aevb.inference.graphs.background import warm; warm(sys.argv[1])"
+
+
+class Background:
+    """A compiler at work in a process of its own.
+
+    Args:
+        flat: The graph.
+        arguments: Examples of what it is called with after its state; their shapes count.
+    """
+
+    def __init__(self, flat: Flat, arguments: list[Tensor]) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="aevb-")
+        order = Path(self._folder.name) / "graph.pickle"
+        tensors = [*flat.state, *arguments]
+        shapes = [(tuple(t.shape), t.stride(), t.dtype, str(t.device), t.requires_grad) for t in tensors]
+        order.write_bytes(pickle.dumps((write_graph(flat.module), len(flat.state), shapes, torch.get_num_threads())))
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", _PROGRAM, str(order)],
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+
+    def wait(self) -> None:
+        """Wait until it is done.
+
+        Raises:
+            CannotCompileError: The compiler failed, or there is none; the message says how.
+        """
+        _, said = self._process.communicate()
+        self._folder.cleanup()
+        if self._process.returncode:
+            lines = said.strip().splitlines() or ["no word"]
+            raise CannotCompileError(lines[-1][:200])
+
+
+def warm(order: str) -> None:
+    """Compile the graph of an order, for the sake of what that leaves in the cache."""
+    graph, count, shapes, threads = pickle.loads(Path(order).read_bytes())
+    torch.set_num_threads(threads)  # what is compiled is compiled for so many
+    tensors = [
+        torch.empty_strided(shape, stride, dtype=dtype, device=device).requires_grad_(wants)
+        for shape, stride, dtype, device, wants in shapes
+    ]
+    compiled(Flat(read_graph(graph), tuple(tensors[:count])), tensors[count:])
