@@ -26,7 +26,11 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 import worlds  # noqa: E402
 
-from aevb.inference import Pair, elbo_surgery, log_evidence  # noqa: E402
+from aevb.inference import (  # noqa: E402
+    Pair,
+    elbo_surgery,  # noqa: E402
+    log_evidence,
+)
 from aevb.inference.evidence import (  # noqa: E402
     ELBO,
     AnnealedImportanceSampling,

@@ -11,10 +11,11 @@ import torch
 from torch import nn
 
 from aevb import guides
-from aevb.inference import Pair, hmc, log_evidence
+from aevb.inference import Pair, log_evidence
 from aevb.inference.evidence import AnnealedImportanceSampling, Quadrature, annealing
 from aevb.inference.evidence.annealing_path import path_from
 from aevb.inference.graphs.traced_function import captured
+from aevb.inference.posterior import hmc
 from aevb.inference.posterior.hmc import WORTH_CAPTURING
 from aevb.models import ProbabilisticPCA
 

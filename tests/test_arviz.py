@@ -9,9 +9,10 @@ import pyro  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
 
-from aevb.inference import Pair, Run, arviz_export, hmc_draws, loo, plot_khat, plot_ppc  # noqa: E402
+from aevb.inference import Pair, Run, hmc_draws, loo, plot_khat, plot_ppc  # noqa: E402
 from aevb.inference.arviz_compat import arviz, convergence, open_inference_data, pareto_khat, smoothed_weights  # noqa: E402
 from aevb.inference.evidence import Evidence  # noqa: E402
+from aevb.inference.posterior import arviz_export  # noqa: E402
 from aevb.inference.posterior.hmc import Chains  # noqa: E402
 from aevb.models import ProbabilisticPCA  # noqa: E402
 

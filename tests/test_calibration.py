@@ -7,7 +7,8 @@ import pyro.distributions as dist
 import pytest
 import torch
 
-from aevb.inference import Pair, uniformity
+from aevb.inference import Pair
+from aevb.inference.diagnostics import uniformity
 from aevb.inference.diagnostics.calibration import Calibration, HMCSampler, simulation_based_calibration
 
 

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from aevb import guides
-from aevb.inference import inductor, log_evidence
+from aevb.inference import log_evidence
 from aevb.inference.evidence import ImportanceSampling, importance_sampling
+from aevb.inference.graphs import inductor
 from aevb.inference.graphs.traced_function import captured
 from aevb.models import LatentVariableModel, likelihoods, networks, priors
 

@@ -11,23 +11,12 @@ import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from aevb import guides
-from aevb.inference import (
-    MAP,
-    MCEM,
-    SGVB,
-    Fit,
-    NonFiniteError,
-    WakeSleep,
-    background,
-    fit,
-    graph_file,
-    hmc,
-    inductor,
-    levels,
-    products,
-)
+from aevb.inference import MAP, MCEM, SGVB, Fit, NonFiniteError, WakeSleep, fit
 from aevb.inference import objectives as objectives_room
+from aevb.inference.graphs import background, graph_file, inductor, matrix_products
 from aevb.inference.graphs.inductor import CannotCompileError
+from aevb.inference.posterior import hmc
+from aevb.inference.training import step_runner
 from aevb.inference.training.captured_step import Flat, flatten_graph
 from aevb.models import LatentVariableModel, likelihoods, networks, priors
 
@@ -295,7 +284,7 @@ def test_a_failing_compiler_leaves_the_graph(data, monkeypatch):
     def fail(*_):
         raise CannotCompileError("no compiler here")
 
-    monkeypatch.setattr(levels, "compiled", fail)
+    monkeypatch.setattr(step_runner, "compiled", fail)
     with pytest.warns(RuntimeWarning, match="no compiler here"):
         run = train(data, "full", steps=8)
     assert torch.equal(flat(run), flat(train(data, "graph", steps=8)))
@@ -316,8 +305,8 @@ def test_a_graph_that_is_written_and_read_is_the_same():
 @NEEDS_COMPILER
 def test_a_long_run_is_compiled_beside_and_switches_at_a_fixed_step(data, monkeypatch, tmp_path):
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
-    monkeypatch.setattr(levels, "_WORTH_COMPILING", 60)
-    monkeypatch.setattr(levels, "_SWITCH", 30)
+    monkeypatch.setattr(step_runner, "_WORTH_COMPILING", 60)
+    monkeypatch.setattr(step_runner, "_SWITCH", 30)
     made = []
 
     def watched(flat, arguments):
@@ -325,7 +314,7 @@ def test_a_long_run_is_compiled_beside_and_switches_at_a_fixed_step(data, monkey
         run = inductor.compiled(flat, arguments)
         return lambda *inputs: made.append(1) or run(*inputs)
 
-    monkeypatch.setattr(levels, "compiled", watched)
+    monkeypatch.setattr(step_runner, "compiled", watched)
     with warnings.catch_warnings():
         warnings.simplefilter("error", RuntimeWarning)
         switched = train(data, "auto", steps=60)
@@ -334,9 +323,9 @@ def test_a_long_run_is_compiled_beside_and_switches_at_a_fixed_step(data, monkey
 
 
 def test_a_compiler_that_fails_beside_leaves_the_graph(data, monkeypatch):
-    monkeypatch.setattr(levels, "_WORTH_CAPTURING", 1)
-    monkeypatch.setattr(levels, "_WORTH_COMPILING", 8)
-    monkeypatch.setattr(levels, "_SWITCH", 4)
+    monkeypatch.setattr(step_runner, "_WORTH_CAPTURING", 1)
+    monkeypatch.setattr(step_runner, "_WORTH_COMPILING", 8)
+    monkeypatch.setattr(step_runner, "_SWITCH", 4)
     monkeypatch.setattr(background, "_PROGRAM", "raise SystemExit('no compiler over there')")
     with pytest.warns(RuntimeWarning, match="no compiler over there"):
         run = train(data, "auto", steps=8)
@@ -371,13 +360,13 @@ def test_a_density_that_branches_on_values_is_sampled_uncaptured():
 def test_redirected_products_are_as_precise_as_torchs(monkeypatch):
     if not torch.backends.mkldnn.is_available():
         pytest.skip("needs oneDNN")
-    monkeypatch.setattr(products, "_mkl_is_slow", lambda: True)
+    monkeypatch.setattr(matrix_products, "_mkl_is_slow", lambda: True)
     a, b, bias = torch.randn(128, 300), torch.randn(300, 70), torch.randn(70)
     graph = make_fx(lambda a, b, bias: (a @ b, torch.addmm(bias, a, b), b.t() @ a.t()))(a, b, bias)
-    products.redirect_products(graph)
+    matrix_products.redirect_products(graph)
     graph.recompile()
     targets = [node.target for node in graph.graph.nodes]
-    assert targets.count(products.product_operator()) == 3
+    assert targets.count(matrix_products.product_operator()) == 3
     exact = a.double() @ b.double()
     for got, expected in zip(graph(a, b, bias), (exact, exact + bias, exact.T), strict=True):
         assert (got - expected).norm() < 1e-6 * expected.norm()
@@ -389,9 +378,9 @@ def test_compiled_products_are_as_precise_in_any_layout(monkeypatch, tmp_path, w
     if not torch.backends.mkldnn.is_available():
         pytest.skip("needs oneDNN")
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))  # the cache does not know of the sizes below
-    monkeypatch.setattr(products, "_mkl_is_slow", lambda: True)
+    monkeypatch.setattr(matrix_products, "_mkl_is_slow", lambda: True)
     if not written_out:
-        monkeypatch.setattr(products, "_MOST", 0)
+        monkeypatch.setattr(matrix_products, "_MOST", 0)
     a, b, bias = torch.randn(128, 300), torch.randn(300, 70), torch.randn(70)
 
     def several(a, b, bias):
@@ -400,7 +389,7 @@ def test_compiled_products_are_as_precise_in_any_layout(monkeypatch, tmp_path, w
 
     graph = make_fx(several)(a, b, bias)
     flat = flatten_graph(graph, [])
-    assert [node.target for node in flat.module.graph.nodes].count(products.product_operator()) == 4
+    assert [node.target for node in flat.module.graph.nodes].count(matrix_products.product_operator()) == 4
     run = inductor.compiled(flat, [a, b, bias])
     for got, expected in zip(run(a, b, bias), several(a.double(), b.double(), bias.double()), strict=True):
         assert got.shape == expected.shape
@@ -414,7 +403,7 @@ _SIZES = [(1, 7, 3), (13, 1, 16), (6, 5, 15), (64, 64, 64), (101, 513, 65), (5, 
 @pytest.mark.parametrize("threads", [1, 2])
 def test_products_written_out_are_right_at_every_size(monkeypatch, tmp_path, threads):
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))  # what is kept on disk is not written anew
-    monkeypatch.setattr(products, "_mkl_is_slow", lambda: True)
+    monkeypatch.setattr(matrix_products, "_mkl_is_slow", lambda: True)
     pairs = [(torch.randn(m, k), torch.randn(k, n)) for m, k, n in _SIZES]
     pairs += [(a.t().contiguous().t(), b) for a, b in pairs]  # as the gradient of a weight has them
     pairs += [(a, b.t().contiguous().t()) for a, b in pairs[: len(_SIZES)]]  # as a weight is on the way forward

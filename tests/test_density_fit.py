@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from aevb.inference import hmc, log_evidence
+from aevb.inference import log_evidence
 from aevb.inference.evidence import DensityFit, density_fit
+from aevb.inference.posterior import hmc
 from aevb.models import ProbabilisticPCA
 
 

@@ -21,9 +21,11 @@ import pytest
 import torch
 from torch import nn
 
-from aevb.inference import SGVB, Fit, NonFiniteError, captured, compile, fit, levels
+from aevb.inference import SGVB, Fit, NonFiniteError, fit
+from aevb.inference.graphs import traced_function
 from aevb.inference.graphs.python_state import PythonState
 from aevb.inference.graphs.reads import ReadError, WithoutReads
+from aevb.inference.training import captured_step, step_runner
 
 STEPS, BATCH, ROWS = 60, 10, 60
 SETTINGS = types.SimpleNamespace(scale=1.0)
@@ -253,7 +255,7 @@ def _tried():
 @pytest.mark.parametrize(("way", "level"), [*_tried()])
 def test_what_a_step_takes_from_python_is_never_frozen_in_silence(way, level, uncaptured, monkeypatch):
     # What a compiler makes of a graph is tried elsewhere; whether it is asked, and asked again, does not depend on it.
-    monkeypatch.setattr(levels, "compiled", lambda flat, arguments: flat)
+    monkeypatch.setattr(step_runner, "compiled", lambda flat, arguments: flat)
     expected = WAYS[way][2]
     parameters, said, step = train(way, level)
     assert torch.allclose(parameters, uncaptured(way), atol=1e-5)
@@ -265,7 +267,7 @@ def test_what_a_step_takes_from_python_is_never_frozen_in_silence(way, level, un
 def test_a_number_in_a_buffer_need_not_be_captured_anew(monkeypatch):
     """The mend that the warning names."""
     captures = []
-    monkeypatch.setattr(levels, "capture", lambda *a, **k: captures.append(1) or compile.capture(*a, **k))
+    monkeypatch.setattr(step_runner, "capture", lambda *a, **k: captures.append(1) or captured_step.capture(*a, **k))
     shrink = [lambda loop: loop.pair.model.fn.width.mul_(0.8)]
     monkeypatch.setitem(WAYS, "a buffer", ({"noise": lambda m, x: m.width}, {"observers": shrink}, None))
     (plain, *_), (graph, said, _) = train("a buffer", "never"), train("a buffer", "graph")
@@ -311,7 +313,7 @@ def test_a_step_that_is_finite_in_one_form_alone_is_refused(which, monkeypatch):
 
         return garbage if which == "captured" else zeros
 
-    monkeypatch.setattr(levels, "compiled", build)
+    monkeypatch.setattr(step_runner, "compiled", build)
     decode = None if which == "captured" else infinitely_steep
     ends = contextlib.nullcontext() if which == "captured" else pytest.raises(NonFiniteError)
     with pytest.warns(RuntimeWarning, match=f"the {which} step is not finite where the"), ends:
@@ -352,7 +354,7 @@ def test_a_function_is_left_alone_where_its_graph_would_stand_still():
     random.seed(0)
     state = random.getstate()
     for function in (lambda u: (u * scale.item(),), counts, lambda u: (u * random.random(),)):
-        assert captured.captured(function, torch.ones(3)) is function
+        assert traced_function.captured(function, torch.ones(3)) is function
     assert held == [0] and random.getstate() == state  # as if nothing had been tried
 
 
@@ -360,7 +362,7 @@ def test_a_graph_of_a_function_is_not_given_other_shapes():
     def mean(u):
         return (u.sum(0) / len(u),)
 
-    graph = captured.captured(mean, torch.ones(3, 2))
+    graph = traced_function.captured(mean, torch.ones(3, 2))
     assert graph is not mean
     for given in (torch.rand(3, 2), torch.rand(5, 2), torch.rand(3, 2).double()):
         assert torch.equal(graph(given)[0], mean(given)[0])
@@ -375,7 +377,7 @@ def test_a_first_call_may_fill_a_cache():
             return (u * self.kept,)
 
     masked = Masked()
-    graph = captured.captured(masked, torch.ones(3))
+    graph = traced_function.captured(masked, torch.ones(3))
     assert graph is not masked and torch.equal(graph(torch.ones(3))[0], torch.ones(3))
 
 

@@ -6,7 +6,8 @@ import pytest
 import scipy.integrate
 import torch
 
-from aevb.inference import MCEM, fit, hmc
+from aevb.inference import MCEM, fit
+from aevb.inference.posterior import hmc
 from aevb.inference.posterior.hmc import sample, transition
 from aevb.models import ProbabilisticPCA
 

@@ -6,7 +6,8 @@ import pytest
 import torch
 import worlds
 
-from aevb.inference import Pair, check_model, model_check
+from aevb.inference import Pair, check_model
+from aevb.inference.diagnostics import model_check
 from aevb.inference.diagnostics.elbo_surgery import Surgery
 from aevb.inference.diagnostics.model_check import ModelCheck, energy_test
 from aevb.models import ProbabilisticPCA

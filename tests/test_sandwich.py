@@ -8,8 +8,9 @@ import pytest
 import torch
 from pyro import poutine
 
-from aevb.inference import Pair, hmc, log_evidence
+from aevb.inference import Pair, log_evidence
 from aevb.inference.evidence import AnnealedImportanceSampling, BidirectionalMonteCarlo, annealing, sandwich
+from aevb.inference.posterior import hmc
 from aevb.models import ProbabilisticPCA
 
 SHORT = AnnealedImportanceSampling(20, num_chains=10, start="prior", num_tuning=10, num_leapfrog=4, rows=200)

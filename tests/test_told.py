@@ -17,7 +17,8 @@ from aevb import figures
 from aevb.__main__ import main
 from aevb.commands.compare_command import print_table
 from aevb.data import load as load_data
-from aevb.inference import EM, Fit, Pair, fit, load, log_evidence, questions
+from aevb.inference import EM, Fit, Pair, fit, load, log_evidence
+from aevb.inference.diagnostics import verdict_questions
 from aevb.inference.diagnostics.inference_gaps import Gap, Gaps
 from aevb.inference.diagnostics.inference_gaps import gaps as find_gaps
 from aevb.inference.diagnostics.latent_usage import LatentUse, Usage
@@ -90,7 +91,7 @@ def test_a_bounds_own_error_is_its_spread_over_repeats():
 
 def _case(**found):
     seconds = {name: 1.0 for name in found}
-    return questions.Case(None, list(range(5)), found, seconds, AnnealedImportanceSampling(), 0)
+    return verdict_questions.Case(None, list(range(5)), found, seconds, AnnealedImportanceSampling(), 0)
 
 
 def test_only_a_lower_bound_is_taken_for_one():
@@ -101,17 +102,17 @@ def test_only_a_lower_bound_is_taken_for_one():
         about=_evidence(_VALUES + 4.0, "estimate"),
     )
     assert made.bounds == ["high", "low"] and made.exact == []
-    said = questions.QUESTIONS["which estimate to use"](made)
+    said = verdict_questions.QUESTIONS["which estimate to use"](made)
     assert said.startswith("Use high: ") and f"-2.000 +- {_ERROR:.3f} nats per datapoint" in said
     assert "upper" not in said and "about" not in said and "Of 2 stochastic lower bounds" in said
     known = _case(high=_evidence(_VALUES), exact=_evidence(_VALUES + 0.5, "exact"))
-    said = questions.QUESTIONS["which estimate to use"](known)
+    said = verdict_questions.QUESTIONS["which estimate to use"](known)
     assert said.startswith("Use exact: ") and "-1.500" in said
 
 
 def test_a_paired_difference_has_the_error_of_a_mean():
     other = _VALUES - torch.tensor([1.0, 2.0, 1.5, 0.5, 1.0], dtype=torch.float64)
-    said = questions.QUESTIONS["which estimate to use"](_case(best=_evidence(_VALUES), other=_evidence(other)))
+    said = verdict_questions.QUESTIONS["which estimate to use"](_case(best=_evidence(_VALUES), other=_evidence(other)))
     error = float(np.std([1.0, 2.0, 1.5, 0.5, 1.0], ddof=1)) / 5**0.5
     assert f"other lies 1.200 +- {error:.3f} below it" in said
 
@@ -483,8 +484,8 @@ def test_the_bound_is_taken_apart_on_the_rows_whose_log_px_is_known():
     world = worlds.make("many_rows")
     pair = Pair(world.model, world.others["shifted"].program).check(world.data)
     answer = _evidence(world.log_px, "exact", torch.zeros(37))
-    case = questions.Case(pair, world.data[0], {"told": answer}, {"told": 1.0}, AnnealedImportanceSampling(), 0)
-    questions.QUESTIONS["where the bound is lost"](case)
+    case = verdict_questions.Case(pair, world.data[0], {"told": answer}, {"told": 1.0}, AnnealedImportanceSampling(), 0)
+    verdict_questions.QUESTIONS["where the bound is lost"](case)
     lost = torch.as_tensor(world.others["shifted"].gap)[:20]
     found = case.found["gaps"].total
     assert bool(((found.values - lost).abs() < 5 * found.errors + 0.01).all())

@@ -15,7 +15,8 @@ import worlds
 
 from aevb import judge
 from aevb.__main__ import main
-from aevb.inference import Pair, questions, verdict
+from aevb.inference import Pair, verdict
+from aevb.inference.diagnostics import verdict_questions
 from aevb.inference.diagnostics.doctor import Finding
 from aevb.inference.diagnostics.verdict import every_estimator
 from aevb.inference.evidence import (
@@ -35,13 +36,13 @@ FEW = {"elbo": ELBO(200), "importance": ImportanceSampling(200), "ais": SHORT, "
 @pytest.fixture(autouse=True)
 def _few(monkeypatch):
     torch.manual_seed(0)
-    monkeypatch.setattr(questions, "_SIMULATIONS", 200)
-    monkeypatch.setattr(questions, "_GAP_POINTS", 5)
+    monkeypatch.setattr(verdict_questions, "_SIMULATIONS", 200)
+    monkeypatch.setattr(verdict_questions, "_GAP_POINTS", 5)
 
 
 def _only(monkeypatch, *names):
     module = import_module("aevb.inference.verdict")  # the function of its name hides it
-    monkeypatch.setattr(module, "QUESTIONS", {name: questions.QUESTIONS[name] for name in names})
+    monkeypatch.setattr(module, "QUESTIONS", {name: verdict_questions.QUESTIONS[name] for name in names})
 
 
 def _pair(model, x, narrower=1.0):
@@ -104,7 +105,7 @@ def test_what_fails_is_named_and_loses_nothing(monkeypatch):
     def unanswerable(case):
         raise ValueError("nobody knows")
 
-    monkeypatch.setitem(questions.QUESTIONS, "whether the guide is calibrated", unanswerable)
+    monkeypatch.setitem(verdict_questions.QUESTIONS, "whether the guide is calibrated", unanswerable)
     told = []
     found = verdict(
         _pair(model, x),
@@ -127,7 +128,7 @@ def test_a_question_that_breaks_is_a_sentence_and_loses_nothing(monkeypatch):
     def singular(*arguments, **options):
         raise torch.linalg.LinAlgError("the matrix is singular")
 
-    monkeypatch.setattr(questions, "sandwich", singular)
+    monkeypatch.setattr(verdict_questions, "sandwich", singular)
     model = _model()
     x = model.simulate(20)
     found = verdict(_pair(model, x), x, {"importance": ImportanceSampling(200), "exact": Exact()})
@@ -155,13 +156,15 @@ def test_a_question_that_breaks_is_a_sentence_and_loses_nothing(monkeypatch):
     ],
 )
 def test_bounds_meet_only_where_their_error_is_small_enough_to_say_so(gap, error, said):
-    assert questions.meeting(gap, error).startswith(said)
+    assert verdict_questions.meeting(gap, error).startswith(said)
 
 
 def test_a_gap_of_large_error_names_the_mends_there_are():
-    assert "more chains (num_chains)" in questions.meeting(5.0, 3.0)
-    assert "more datapoints" not in questions.meeting(5.0, 3.0)
-    assert "more chains (num_chains), or more datapoints: 50 are simulated" in questions.meeting(5.0, 3.0, simulated=12)
+    assert "more chains (num_chains)" in verdict_questions.meeting(5.0, 3.0)
+    assert "more datapoints" not in verdict_questions.meeting(5.0, 3.0)
+    assert "more chains (num_chains), or more datapoints: 50 are simulated" in verdict_questions.meeting(
+        5.0, 3.0, simulated=12
+    )
 
 
 def test_simulated_data_are_annealed_as_the_data_were(monkeypatch, tmp_path):
@@ -171,7 +174,7 @@ def test_simulated_data_are_annealed_as_the_data_were(monkeypatch, tmp_path):
         asked.append(annealing)
         raise ValueError("seen")
 
-    monkeypatch.setattr(questions, "sandwich", seen)
+    monkeypatch.setattr(verdict_questions, "sandwich", seen)
     _only(monkeypatch, "whether the bounds meet")
     model = _model()
     x = model.simulate(20)
@@ -190,13 +193,13 @@ def test_the_highest_bound_is_used_unless_a_quicker_one_is_as_good(monkeypatch):
     found = verdict(pair, x, {"elbo": ELBO(500), "ais": AnnealedImportanceSampling(100, 8, progress=False)})
     assert found.sentences[0].startswith("Use ais") and "elbo lies" in found.sentences[0]
     same = {"slow": found.evidence["ais"], "quick": found.evidence["ais"]}
-    case = questions.Case(pair, x, same, {"slow": 8.0, "quick": 2.0}, SHORT, 0)
-    said = questions.QUESTIONS["which estimate to use"](case)
+    case = verdict_questions.Case(pair, x, same, {"slow": 8.0, "quick": 2.0}, SHORT, 0)
+    said = verdict_questions.QUESTIONS["which estimate to use"](case)
     assert said.startswith("Use slow") and "quick is as good" in said and "25% of its time" in said
     noisy = replace(
         same["quick"], log_px=same["quick"].log_px + torch.randn(40)
     )  # within its error, and no better known
-    said = questions.QUESTIONS["which estimate to use"](replace(case, evidence=same | {"quick": noisy}))
+    said = verdict_questions.QUESTIONS["which estimate to use"](replace(case, evidence=same | {"quick": noisy}))
     assert "as good" not in said
 
 
@@ -298,7 +301,7 @@ def test_no_fault_is_found_only_where_nothing_at_all_is_said(broken, monkeypatch
     }
     for name, answer in fine.items():
         shown = SHOWN[name] if name == broken else answer
-        monkeypatch.setattr(questions, name, lambda *arguments, shown=shown, **options: shown)
+        monkeypatch.setattr(verdict_questions, name, lambda *arguments, shown=shown, **options: shown)
     model = _model()
     x = model.simulate(20)
     found = verdict(_pair(model, x), x, {"importance": ImportanceSampling(200), "exact": Exact()})
@@ -308,7 +311,7 @@ def test_no_fault_is_found_only_where_nothing_at_all_is_said(broken, monkeypatch
 @pytest.mark.parametrize(("spread", "whose"), [(0.01, "guide"), (0.2, "numbers"), (math.nan, "numbers")])
 def test_a_gap_whose_monte_carlo_error_is_not_known_is_held_to_the_datapoints_spread(spread, whose, monkeypatch):
     total = _Fails(mean=0.2, monte_carlo_error=math.nan, standard_error=spread)
-    monkeypatch.setattr(questions, "gaps", lambda *arguments, **options: _Fails(total=total, sentence="Lost."))
+    monkeypatch.setattr(verdict_questions, "gaps", lambda *arguments, **options: _Fails(total=total, sentence="Lost."))
     _only(monkeypatch, "where the bound is lost")
     model = _model()
     x = model.simulate(20)
@@ -370,7 +373,7 @@ def test_the_command_judges_a_run(guide, tmp_path, capsys):
     assert main(["evidence", str(tmp_path), "--method", "all", *QUICK]) == 0
     said = capsys.readouterr().out
     sentences = json.loads((tmp_path / "verdict.json").read_text())
-    assert len(sentences) == len(questions.QUESTIONS) and all(sentence in said for sentence in sentences)
+    assert len(sentences) == len(verdict_questions.QUESTIONS) and all(sentence in said for sentence in sentences)
     table = pd.read_csv(tmp_path / "verdict.csv", index_col="method")
     records = {r["method"]: r for r in json.loads((tmp_path / "evidence.json").read_text())}
     assert set(table.index[table["mean"].notna()]) <= set(records)
