@@ -176,7 +176,9 @@ def test_several_sites_and_a_constrained_support_need_nothing_of_their_own():
             **QUIET,
         )
         (start, *_, end) = (row["estimate"] for row in run.rows)
-        assert end > start + 1.0  # what such a critic estimates of several sites is in test_objectives_on_worlds.py
+        assert (
+            end > start + 1.0
+        )  # what such a critic estimates of several sites is in inference/objectives/test_objectives_on_worlds.py
 
 
 def test_eight_schools_is_one_datapoint():

@@ -44,17 +44,17 @@ COVERED = {
     "gradient_microscope": "test_the_microscope_sees_no_noise_where_there_is_none",
     "guide_draws": "test_exported_draws_carry_their_weights",
     "hmc_draws": "test_chains_draw_the_posterior",
-    "log_evidence": "in test_evidence_on_worlds.py",
+    "log_evidence": "in inference/evidence/test_evidence_on_worlds.py",
 }
 NEEDS_MORE = {  # what else there is, and where it is held to account
-    "doctor": "a pair before training: test_doctor.py",
-    "verdict": "all of the above together: test_verdict.py",
-    "loo": "a posterior over parameters: test_arviz.py",
-    "fit": "test_compile_on_worlds.py",
-    "fit_many": "test_many.py",
-    "load": "test_run.py",
-    "plot_khat": "test_arviz.py",
-    "plot_ppc": "test_arviz.py",
+    "doctor": "a pair before training: inference/diagnostics/test_doctor.py",
+    "verdict": "all of the above together: inference/diagnostics/test_verdict.py",
+    "loo": "a posterior over parameters: inference/posterior/test_arviz_export.py",
+    "fit": "inference/training/test_captured_step_on_worlds.py",
+    "fit_many": "inference/training/test_many.py",
+    "load": "inference/training/test_run.py",
+    "plot_khat": "inference/posterior/test_arviz_export.py",
+    "plot_ppc": "inference/posterior/test_arviz_export.py",
 }
 
 

@@ -196,7 +196,7 @@ def test_compare_writes_a_table_and_a_curve(tmp_path, capsys):
     assert (table["test_log_px"] >= table["test_bound"]).all()
     said, page = capsys.readouterr().out, (tmp_path / "report.html").read_text()
     assert (tmp_path / "figures" / "log_px.png").exists()
-    for row in table.to_dict("records"):  # whose numbers are held against the runs themselves in test_told.py
+    for row in table.to_dict("records"):  # whose numbers are held against the runs themselves in aevb/test_told.py
         cell = f"{row['test_log_px']:.2f} ± {row['standard_error']:.2f}"
         assert cell in said and f"<td>{cell}</td>" in page
 

@@ -30,7 +30,7 @@ from aevb.inference.pairs.contract import check_rows
 from aevb.inference.pairs.data import Tensors, as_dataset
 from aevb.models import LatentVariableModel, likelihoods, networks, priors
 
-HERE = Path(__file__).resolve().parent.parent
+HERE = Path(__file__).resolve().parents[2]
 DATA = Path(os.environ.get("AEVB_DATA", "/nonexistent"))
 CHECKED = [
     *(HERE / "inference" / name for name in ("contract.py", "data.py", "trainer.py")),

@@ -15,7 +15,7 @@ from aevb.data import DATASETS, DataError, Dataset, DynamicBinarisation, load
 from aevb.data.splits import permutation
 
 ROOT = Path(os.environ.get("AEVB_DATA", "/nonexistent"))
-HERE = Path(__file__).resolve().parent.parent
+HERE = Path(__file__).resolve().parents[2]
 has_mnist = pytest.mark.skipif(not (ROOT / "MNIST").is_dir(), reason="AEVB_DATA has no MNIST")
 has_frey = pytest.mark.skipif(not (ROOT / "frey_face").is_dir(), reason="AEVB_DATA has no Frey faces")
 

@@ -1,4 +1,4 @@
-"""What is particular to each prior; what all have in common is in test_densities.py."""
+"""What is particular to each prior; what all have in common is in models/test_densities.py."""
 
 import copy
 import inspect

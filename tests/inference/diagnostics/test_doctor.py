@@ -362,7 +362,7 @@ def test_a_model_without_a_guide_is_examined_too():
 
 def _first_example(name):
     """The README's twenty lines up to the fit, which needs no training to be examined."""
-    page = (Path(__file__).parent.parent / name).read_text(encoding="utf-8")
+    page = (Path(__file__).resolve().parents[3] / name).read_text(encoding="utf-8")
     lines = page.partition("```python\n")[2].partition("```")[0]
     names = {}
     exec(lines.partition("run = fit")[0], names)

@@ -518,7 +518,7 @@ def test_what_is_fitted_to_one_datapoint_moves_no_other(name):
 
 
 def test_every_guide_with_a_density_is_fitted_to_single_datapoints_somewhere():
-    elsewhere = {"conditional-normal", "hierarchical"}  # test_gaps.py
+    elsewhere = {"conditional-normal", "hierarchical"}  # inference/diagnostics/test_inference_gaps.py
     names = {guides_named.__name__ for guides_named in (type(make()) for make in GUIDES.values())}
     for name in registry.GUIDES:
         kind = registry.find("guides", name)
