@@ -35,7 +35,8 @@ from .objectives import (
     TailAdaptive,
     WakeSleep,
 )
-from .pairs.pair import Cloud, ContractError, Pair
+from .pairs.pair import Pair
+from .pairs.sites import Cloud, ContractError
 from .posterior.arviz_export import guide_draws, hmc_draws
 from .training.many import fit_many
 from .training.non_finite import NonFiniteError

@@ -18,6 +18,10 @@ def test_every_fault_names_tests_that_are_there():
         assert fault.tests and all((ROOT / word).is_file() for word in fault.tests if word.startswith("tests/")), fault
 
 
+def test_every_fault_can_be_planted_in_this_tree():
+    assert not list(planted_faults.refusals(planted_faults.read(), ROOT))
+
+
 def test_a_text_that_is_gone_is_refused(tmp_path):
     (tmp_path / "a.py").write_text("x = 1\nx = 1\n")
     twice = planted_faults.Fault("doubled", "a.py", "x = 1", "x = 2", ("tests/test_worlds.py",))

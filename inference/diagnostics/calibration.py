@@ -24,7 +24,8 @@ import torch
 from torch import Tensor
 
 from ..pairs.data import as_dataset
-from ..pairs.pair import Data, Pair, as_data
+from ..pairs.pair import Pair
+from ..pairs.sites import Data, as_data
 from ..pairs.unconstrained import flatten, log_density, side_by_side, unflatten
 from ..posterior.hmc import sample
 from ..random_state import RandomState

@@ -19,13 +19,15 @@ from ..objectives.objective import Batch
 from ..objectives.pyro_elbo import surrogate_loss
 from ..pairs.data import as_dataset
 from ..pairs.finding import Finding, grey_bernoulli
-from ..pairs.pair import ContractError, Data, Pair, as_data
+from ..pairs.pair import Pair
+from ..pairs.sites import ContractError, Data, as_data
 from ..random_state import RandomState
 from .doctor_batch import batch_faults
 
 __all__ = ["Finding", "doctor"]
 
 _ROWS = 16
+_NAMED = ("_keys", "_modules")  # what a program keeps of pyro.param, and of pyro.module
 _STRETCH = 1e3  # how far inputs are thrown to see whether a scale follows them without bound
 _CONTRACT = {  # a phrase of the contract's message to the name of the finding
     "outside a plate": "missing-plate",
@@ -186,17 +188,24 @@ def _observed(pair: Pair, data: Data) -> Iterator[Finding]:
 
 
 def _names(pair: Pair, data: Data) -> Iterator[Finding]:
-    """Names that model and guide would share in Pyro's global store."""
+    """Names that model and guide both give: one parameter, as in Pyro, or two modules that Pyro's store would mix."""
     if pair.guide is None:
         return
-    theirs = [set(p._keys) | (set(p._modules) - {"fn"}) for p in (pair.model, pair.guide)]
-    clash = sorted(theirs[0] & theirs[1])
+    params, modules = ([set(getattr(p, kind)) - {"fn"} for p in (pair.model, pair.guide)] for kind in _NAMED)
+    if shared := sorted(params[0] & params[1]):
+        yield Finding(
+            "shared-parameter",
+            "note",
+            f"model and guide both name a parameter {shared}: it is one and the same, as in Pyro, and every phase "
+            "moves it; give them different names if two were meant.",
+        )
+    clash = sorted(n for n in modules[0] & modules[1] if pair.model._modules[n] is not pair.guide._modules[n])
     if clash:
         yield Finding(
             "name-clash",
             "warning",
-            f"model and guide both name a parameter or module {clash}: in Pyro's global store they would be one and "
-            "the same, here they are two; give them different names, or share a module on purpose.",
+            f"model and guide register different modules under one name {clash}: here they are two, in Pyro's global "
+            "store their parameters would be mixed; give them different names, or register one module in both.",
         )
 
 

@@ -8,7 +8,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ..pairs.pair import Data, Pair
+from ..pairs.pair import Pair
+from ..pairs.sites import Data
 
 __all__ = ["batch_faults"]
 

@@ -22,7 +22,8 @@ import torch
 from torch import Tensor
 
 from ..pairs.data import as_dataset
-from ..pairs.pair import Data, Pair, as_data
+from ..pairs.pair import Pair
+from ..pairs.sites import Data, as_data
 from ..random_state import RandomState
 
 __all__ = ["Surgery", "elbo_surgery"]

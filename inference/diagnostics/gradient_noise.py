@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from ..objectives.objective import Batch, Objective
 from ..pairs.data import as_dataset
-from ..pairs.pair import Pair, as_data
+from ..pairs.pair import Pair
+from ..pairs.sites import as_data
 from ..random_state import RandomState
 
 if TYPE_CHECKING:

@@ -20,7 +20,8 @@ from ..evidence import AnnealedImportanceSampling, Estimator, Evidence, Exact, P
 from ..evidence.errors import mean_errors
 from ..evidence.provenance import difference, provenance
 from ..pairs.data import Dataset, as_dataset, chunks
-from ..pairs.pair import Data, Pair
+from ..pairs.pair import Pair
+from ..pairs.sites import Data
 from ..posterior.local_guide import fit_local
 from ..random_state import RandomState
 

@@ -27,7 +27,8 @@ from torch.func import functional_call
 
 from ..arviz_compat import leave_one_out
 from ..pairs.data import Dataset, as_dataset, chunks
-from ..pairs.pair import Data, Pair
+from ..pairs.pair import Pair
+from ..pairs.sites import Data
 from ..random_state import RandomState
 
 __all__ = ["loo"]

@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 
 from ..pairs.data import as_dataset, chunks
-from ..pairs.pair import Data, Pair, as_data
+from ..pairs.pair import Pair
+from ..pairs.sites import Data, as_data
 from ..pairs.unconstrained import side_by_side
 from ..random_state import RandomState
 from .elbo_surgery import elbo_surgery

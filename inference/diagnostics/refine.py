@@ -22,7 +22,8 @@ from torch import Tensor
 from ..arviz_compat import convergence, pareto_khat
 from ..evidence import khat_threshold
 from ..pairs.data import as_dataset, chunks
-from ..pairs.pair import Cloud, Data, Pair
+from ..pairs.pair import Pair
+from ..pairs.sites import Cloud, Data
 from ..pairs.unconstrained import flatten, log_density, unflatten
 from ..posterior.hmc import sample
 from ..posterior.local_guide import fit_local

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from ..evidence import AnnealedImportanceSampling, Evidence, khat_threshold, sandwich
 from ..pairs.data import Dataset
-from ..pairs.pair import Data, Pair, as_data
+from ..pairs.pair import Pair
+from ..pairs.sites import Data, as_data
 from .calibration import simulation_based_calibration
 from .doctor import doctor
 from .inference_gaps import gaps

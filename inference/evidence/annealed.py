@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from ..pairs.data import Dataset
-from ..pairs.pair import Data, Pair, as_data
+from ..pairs.pair import Pair
+from ..pairs.sites import Data, as_data
 from ..progress import Progress
 from ..random_state import RandomState
 from .annealing import Annealing, Tick

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from ..graphs.traced_function import worth_compiling
-from ..pairs.pair import Data, Pair
+from ..pairs.pair import Pair
+from ..pairs.sites import Data
 from ..pairs.unconstrained import flatten, unflatten
 from ..posterior.hmc import WORTH_CAPTURING, Terms, with_gradients
 

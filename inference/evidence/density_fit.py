@@ -24,7 +24,8 @@ from torch import Tensor
 
 from ..arviz_compat import pareto_khat
 from ..pairs.data import Dataset, chunks
-from ..pairs.pair import Data, Pair
+from ..pairs.pair import Pair
+from ..pairs.sites import Data
 from ..pairs.unconstrained import flatten, log_density
 from ..posterior.hmc import sample
 from .errors import FEWEST_FOR_KHAT, log_mean_errors, with_rounding

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from ..pairs.data import Dataset, chunks
-from ..pairs.pair import Data, Pair
+from ..pairs.pair import Pair
+from ..pairs.sites import Data
 from ..pairs.unconstrained import dimension, flatten
 from ..posterior.gaussian import LOOKED_AT, gaussian_posterior, misfit
 from .evidence import Evidence

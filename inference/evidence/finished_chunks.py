@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..pairs.pair import Data
+from ..pairs.sites import Data
 
 __all__ = ["FinishedChunks", "digest"]
 

@@ -20,7 +20,8 @@ from ..arviz_compat import pareto_khat
 from ..graphs.precision import check_precision, products_in
 from ..graphs.traced_function import captured, worth_compiling
 from ..pairs.data import Dataset, chunks
-from ..pairs.pair import Data, Pair
+from ..pairs.pair import Pair
+from ..pairs.sites import Data
 from .errors import FEWEST_FOR_KHAT, log_mean_errors, not_known, with_rounding
 from .evidence import Evidence
 

@@ -10,7 +10,8 @@ import torch
 
 from ..pairs.contract import check_rows
 from ..pairs.data import as_dataset
-from ..pairs.pair import Pair, as_data
+from ..pairs.pair import Pair
+from ..pairs.sites import as_data
 from ..random_state import RandomState
 from .evidence import Estimator, Evidence
 from .provenance import provenance

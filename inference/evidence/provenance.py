@@ -14,7 +14,8 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from ..pairs.data import Dataset, Tensors, chunks
-from ..pairs.pair import Pair, as_data, layers
+from ..pairs.pair import Pair
+from ..pairs.sites import as_data, layers
 from ..random_state import RandomState
 
 __all__ = ["Observed", "Provenance", "difference", "provenance"]

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from ..pairs.data import Dataset, chunks
-from ..pairs.pair import Data, Pair
+from ..pairs.pair import Pair
+from ..pairs.sites import Data
 from ..pairs.unconstrained import dimension, flatten, like, unflatten
 from .cubature import Integral, Landmarks, integrate
 from .evidence import Evidence

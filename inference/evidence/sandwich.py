@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 
 from ..pairs.data import Dataset, Tensors, as_dataset, chunks
-from ..pairs.pair import ContractError, Data, Pair, as_data
+from ..pairs.pair import Pair
+from ..pairs.sites import ContractError, Data, as_data
 from ..pairs.unconstrained import flatten
 from ..random_state import RandomState
 from .annealed import AnnealedImportanceSampling

@@ -27,7 +27,8 @@ from torch.distributions import constraints
 from torch.nn import functional
 
 from ..pairs.data import Dataset, Tensors
-from ..pairs.pair import Data, Pair
+from ..pairs.pair import Pair
+from ..pairs.sites import Data
 from ..pairs.unconstrained import flatten, log_density
 from .critic_watch import CriticWatch
 from .critics import CriticFactory, ResidualCritic

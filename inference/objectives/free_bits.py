@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from ..pairs.data import Dataset
 from ..pairs.divergence import rates
-from ..pairs.pair import Cloud, Pair
+from ..pairs.pair import Pair
+from ..pairs.sites import Cloud
 from .objective import Batch, Phase
 from .particles import require_paths, require_samples
 

@@ -19,7 +19,8 @@ from torch.distributions import Normal, kl_divergence
 from torch.func import functional_call
 
 from ..pairs.data import Dataset
-from ..pairs.pair import Cloud, Data, Pair
+from ..pairs.pair import Pair
+from ..pairs.sites import Cloud, Data
 from .objective import Batch, Phase
 from .particles import require_paths, require_samples
 

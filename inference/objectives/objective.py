@@ -14,7 +14,8 @@ from typing import NamedTuple, Protocol
 from torch import Tensor, nn
 
 from ..pairs.data import Dataset
-from ..pairs.pair import Data, Pair
+from ..pairs.pair import Pair
+from ..pairs.sites import Data
 
 __all__ = ["Batch", "Objective", "Phase", "evaluations_per_visit"]
 

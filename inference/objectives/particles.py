@@ -11,7 +11,8 @@ import pyro
 import torch
 from torch import Tensor
 
-from ..pairs.pair import Cloud, Pair
+from ..pairs.pair import Pair
+from ..pairs.sites import Cloud
 from ..random_state import RandomState
 from .objective import Batch
 

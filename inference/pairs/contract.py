@@ -5,6 +5,8 @@ Every rule ends in one :class:`~aevb.inference.pairs.pair.ContractError` that na
 
 from __future__ import annotations
 
+from copy import copy
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,8 +16,10 @@ from torch.distributions import constraints
 
 from ..random_state import RandomState
 from .data import Dataset, Tensors
+from .densities import Densities
 from .draw_order import closed_form_holds
-from .pair import ContractError, Data, LatentSite, Pair, Program, Sites, layers, site_has_density, site_log_prob
+from .program import Program
+from .sites import ContractError, Data, LatentSite, Learned, Sites, layers, site_has_density, site_log_prob
 from .support import shared_support
 
 __all__ = ["check_pair", "check_rows"]
@@ -24,16 +28,25 @@ _ROWS = 10_000  # looked at together
 _DRAWS = 4  # enough draws a datapoint to meet a support that the guide leaves
 
 
-def check_pair(pair: Pair, data: Data) -> None:
-    """Check every rule of the contract and write what was learned into the pair."""
+def check_pair(pair: Densities, data: Data) -> Learned:
+    """Check every rule of the contract and return what was learned of the pair.
+
+    Raises:
+        ContractError: The pair breaks a rule.
+    """
     _check_data(data)
-    batch = len(data[0])
     _check_numbers(data)
     model_sites = _trace(pair, pair.model, data, None, "model")
     guide_sites = {} if pair.guide is None else _trace(pair, pair.guide, data, None, "guide")
-    observed = {n: s for n, s in model_sites.items() if s["is_observed"]}
-    latent = {n: s for n, s in model_sites.items() if not s["is_observed"]}
+    _check_sites(model_sites, guide_sites, len(data[0]), has_guide=pair.guide is not None)
+    candidate = copy(pair)
+    candidate.learned = _learn(model_sites, guide_sites, data)
+    _check_broadcasting(candidate, data)
+    return replace(candidate.learned, reads_data=_reading_data(candidate, model_sites, data))
 
+
+def _check_sites(model_sites: Sites, guide_sites: Sites, batch: int, has_guide: bool) -> None:
+    observed, latent = _observed_and_latent(model_sites)
     if not any(not isinstance(site["fn"], Unit) for site in observed.values()):
         raise ContractError(
             f"the model observes nothing: of its sites {sorted(model_sites)} none has obs=...; "
@@ -44,49 +57,51 @@ def check_pair(pair: Pair, data: Data) -> None:
             "the model has no latent site: every pyro.sample in it has obs=...; draw one that has none: "
             'z = pyro.sample("z", prior).'
         )
-    for role, sites in (("model", model_sites), ("guide", guide_sites)):
-        for name, site in sites.items():
-            _check_plate(role, name, site, batch)
-    pair.max_plate_nesting = max(
-        -frame.dim for site in model_sites.values() for frame in site["cond_indep_stack"] if frame.dim is not None
-    )
-    if pair.guide is not None:
+    every = [("model", *item) for item in model_sites.items()] + [("guide", *item) for item in guide_sites.items()]
+    for role, name, site in every:
+        _check_plate(role, name, site, batch)
+    if has_guide:
         _check_same_sites(latent, guide_sites)
-
     for name, site in observed.items():
         if not isinstance(site["fn"], Unit):
             _check_data_support(name, site)
-    for role, sites in (("model", model_sites), ("guide", guide_sites)):
-        for name, site in sites.items():
-            if site_has_density(site):
-                _check_log_prob(role, name, site, batch)
+    for role, name, site in every:
+        if site_has_density(site):
+            _check_log_prob(role, name, site, batch)
 
+
+def _observed_and_latent(model_sites: Sites) -> tuple[Sites, Sites]:
+    observed = {name: site for name, site in model_sites.items() if site["is_observed"]}
+    return observed, {name: site for name, site in model_sites.items() if not site["is_observed"]}
+
+
+def _learn(model_sites: Sites, guide_sites: Sites, data: Data) -> Learned:
+    observed, latent = _observed_and_latent(model_sites)
+    auxiliary = tuple(name for name in guide_sites if name not in latent)
     # One site without a density, or one that the model does not score, leaves the whole guide without.
-    pair.auxiliary = tuple(name for name in guide_sites if name not in latent)
-    has_density = not pair.auxiliary and all(site_has_density(site) for site in guide_sites.values())
+    has_density = not auxiliary and all(site_has_density(site) for site in guide_sites.values())
     closed = closed_form_holds(latent, guide_sites or latent)
-    pair.latents = tuple(
-        LatentSite(
-            name,
-            shared_support(name, site["fn"]),
-            site["fn"].event_shape,
-            bool((guide_sites or latent)[name]["fn"].has_rsample),
-            has_density,
-            name in closed,
-        )
-        for name, site in latent.items()
+    frames = [frame for site in model_sites.values() for frame in site["cond_indep_stack"]]
+    return Learned(
+        max_plate_nesting=max(-frame.dim for frame in frames if frame.dim is not None),
+        latents=tuple(
+            LatentSite(
+                name,
+                shared_support(name, site["fn"]),
+                site["fn"].event_shape,
+                bool((guide_sites or latent)[name]["fn"].has_rsample),
+                has_density,
+                name in closed,
+            )
+            for name, site in latent.items()
+        ),
+        auxiliary=auxiliary,
+        observed={n: _position(n, s["value"], data) for n, s in observed.items() if not isinstance(s["fn"], Unit)},
+        example=tuple(part[:2].detach().clone() for part in data),
     )
-    pair.observed = {
-        name: _position(name, site["value"], data)
-        for name, site in observed.items()
-        if not isinstance(site["fn"], Unit)
-    }
-    pair.reads_data = _reading_data(pair, model_sites, data)
-    pair.example = tuple(part[:2].detach().clone() for part in data)
-    _check_broadcasting(pair, data)
 
 
-def check_rows(pair: Pair, data: Dataset) -> None:
+def check_rows(pair: Densities, data: Dataset) -> None:
     """Check the rows beyond the first ones: every observed site's data, whole, against the site's support.
 
     A data set that draws afresh is taken at its first rows' word: looking at it would change it.
@@ -135,7 +150,7 @@ def _check_numbers(data: Data) -> None:
             )
 
 
-def _trace(pair: Pair, program: Program, data: Data, num_samples: int | None, role: str) -> Sites:
+def _trace(pair: Densities, program: Program, data: Data, num_samples: int | None, role: str) -> Sites:
     try:
         return pair.trace(program, data, num_samples)
     except (ValueError, RuntimeError, AssertionError, IndexError) as error:
@@ -147,7 +162,7 @@ def _trace(pair: Pair, program: Program, data: Data, num_samples: int | None, ro
         raise ContractError(f"the {role} fails on data of shape {shapes}: {detail}. Mend: {mend}.") from error
 
 
-def _mend(pair: Pair, program: Program, data: Data, num_samples: int | None, detail: str) -> str:
+def _mend(pair: Densities, program: Program, data: Data, num_samples: int | None, detail: str) -> str:
     """What would help: the data are blamed only where the program runs once they are changed."""
     filled = tuple(part.nan_to_num() for part in data)
     if any(bool(part.isnan().any()) for part in data) and _runs(pair, program, filled, num_samples):
@@ -183,7 +198,7 @@ def _broadcasting_mend(detail: str) -> str:
     )
 
 
-def _runs(pair: Pair, program: Program, data: Data, num_samples: int | None) -> bool:
+def _runs(pair: Densities, program: Program, data: Data, num_samples: int | None) -> bool:
     try:
         pair.trace(program, data, num_samples)
     except (ValueError, RuntimeError, AssertionError, IndexError):
@@ -285,7 +300,7 @@ def _position(name: str, value: Tensor, data: Data) -> int | None:
     return None
 
 
-def _reading_data(pair: Pair, sites: Sites, data: Data) -> tuple[str, ...]:
+def _reading_data(pair: Densities, sites: Sites, data: Data) -> tuple[str, ...]:
     """The latents whose density moves when observed arguments change rows, and the sites' values do not."""
     observed = set(pair.observed.values())
     turned = tuple(part.roll(1, 0) if position in observed else part for position, part in enumerate(data))
@@ -294,7 +309,7 @@ def _reading_data(pair: Pair, sites: Sites, data: Data) -> tuple[str, ...]:
     return tuple(n for n in here if torch.equal(here[n], again[n]) and not torch.equal(here[n], there[n]))
 
 
-def _check_broadcasting(pair: Pair, data: Data) -> None:
+def _check_broadcasting(pair: Densities, data: Data) -> None:
     batch = len(data[0])
     role, program = ("model", pair.model) if pair.guide is None else ("guide", pair.guide)
     sites = _trace(pair, program, data, _DRAWS, role)
@@ -326,7 +341,7 @@ def _check_broadcasting(pair: Pair, data: Data) -> None:
             )
 
 
-def _check_supports(pair: Pair, guide_sites: Sites) -> None:
+def _check_supports(pair: Densities, guide_sites: Sites) -> None:
     for site in pair.latents:
         value = guide_sites[site.name]["value"]
         if not bool(torch.as_tensor(site.support.check(value)).all()):

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from .pair import Data, as_data
+from .sites import Data, as_data
 
 __all__ = ["Dataset", "Tensors", "as_dataset", "chunks"]
 

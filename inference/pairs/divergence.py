@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, kl_divergence
 
-from .pair import Cloud, Data, Divergence, Pair
+from .pair import Pair
+from .sites import Cloud, Data, Divergence
 
 __all__ = ["rates", "site_rate"]
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ..random_state import RandomState
-from .pair import Data, Pair, layers
+from .pair import Pair
+from .sites import Data, layers
 
 __all__ = ["Finding", "grey_bernoulli", "grey_values"]
 

@@ -15,7 +15,8 @@ from torch.distributions import Independent
 
 from ..random_state import RandomState
 from .data import as_dataset, chunks
-from .pair import ContractError, Data, Pair, as_data
+from .pair import Pair
+from .sites import ContractError, Data, as_data
 from .unconstrained import flatten, unflatten
 
 __all__ = [

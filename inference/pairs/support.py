@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 from torch.distributions import VonMises, constraints
 
-from .pair import ContractError
+from .sites import ContractError
 
 __all__ = ["shared_support"]
 

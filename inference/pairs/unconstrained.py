@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 from torch.distributions import Transform, biject_to, constraints
 
-from .pair import Data, LatentSite, Pair
+from .pair import Pair
+from .sites import Data, LatentSite
 
 __all__ = ["dimension", "flatten", "like", "log_density", "side_by_side", "unflatten"]
 

@@ -15,7 +15,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..pairs.pair import Data, Pair
+from ..pairs.pair import Pair
+from ..pairs.sites import Data
 from ..pairs.unconstrained import dimension, like, log_density
 
 __all__ = ["LOOKED_AT", "GaussianPosterior", "gaussian_posterior", "misfit", "refuse_unless_gaussian"]

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from ..arviz_compat import convergence
 from ..pairs.data import as_dataset
-from ..pairs.pair import Data, Pair, as_data
+from ..pairs.pair import Pair
+from ..pairs.sites import Data, as_data
 from ..pairs.unconstrained import flatten, log_density
 from ..random_state import RandomState
 from .hmc import sample

@@ -19,7 +19,8 @@ from pyro.distributions.torch_distribution import MaskedDistribution
 from torch import Tensor
 from torch.distributions import AffineTransform, Distribution, transform_to
 
-from ..pairs.pair import ContractError, Data, Pair
+from ..pairs.pair import Pair
+from ..pairs.sites import ContractError, Data
 from ..pairs.unconstrained import like
 
 __all__ = ["Fitted", "LocalGuide", "fit_local"]

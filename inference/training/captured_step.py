@@ -27,7 +27,7 @@ from ..graphs.graph import CannotCaptureError, Flat, first_line, flatten_graph
 from ..graphs.reads import ReadError, WithoutReads
 from ..objectives import Batch
 from ..pairs.data import Dataset, Tensors
-from ..pairs.pair import as_data
+from ..pairs.sites import as_data
 from .optimizer_updates import Update, step_hooks, update_of
 from .parameter_groups import Players
 from .step import EagerStep, NotFinite, Report, Turn, gradient_norm

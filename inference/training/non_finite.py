@@ -8,7 +8,8 @@ import pyro
 import torch
 from torch import Tensor
 
-from ..pairs.pair import Data, Pair, site_has_density, site_log_prob
+from ..pairs.pair import Pair
+from ..pairs.sites import Data, site_has_density, site_log_prob
 
 if TYPE_CHECKING:
     from .run import Run

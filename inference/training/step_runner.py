@@ -16,7 +16,7 @@ from ..graphs.graph import CannotCaptureError, Flat
 from ..graphs.inductor import CannotCompileError, compiled
 from ..objectives import Batch
 from ..pairs.data import Dataset
-from ..pairs.pair import as_data
+from ..pairs.sites import as_data
 from .captured_step import CapturedStep, capture, gathers_in_graph
 from .step import EagerStep, Report
 

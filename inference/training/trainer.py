@@ -24,7 +24,9 @@ from ..objectives import SGVB, Batch, Objective, evaluations_per_visit
 from ..pairs.contract import check_rows
 from ..pairs.data import as_dataset
 from ..pairs.finding import grey_values
-from ..pairs.pair import Pair, Program, as_data
+from ..pairs.pair import Pair
+from ..pairs.program import Program
+from ..pairs.sites import as_data
 from ..progress import Progress
 from ..random_state import RandomState
 from .checkpoint import read_checkpoint, write_checkpoint

@@ -33,7 +33,7 @@ from aevb.models import LatentVariableModel, likelihoods, networks, priors
 HERE = Path(__file__).resolve().parents[2]
 DATA = Path(os.environ.get("AEVB_DATA", "/nonexistent"))
 CHECKED = [
-    *(HERE / "inference" / name for name in ("contract.py", "data.py", "trainer.py")),
+    *(HERE / "inference" / name for name in ("pairs/contract.py", "pairs/data.py", "training/trainer.py")),
     *sorted((HERE / "aevb" / "data").glob("*.py")),
 ]
 X = torch.rand(6, 4, generator=torch.Generator().manual_seed(0))

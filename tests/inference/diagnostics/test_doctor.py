@@ -193,7 +193,7 @@ def not_reparameterised():
     return discrete, discrete_guide, X
 
 
-def clashing_names():
+def shared_parameter():
     def a(x):
         scale = pyro.param("scale", torch.tensor(1.0), constraint=dist.constraints.positive)
         with pyro.plate("data", len(x)):
@@ -204,6 +204,23 @@ def clashing_names():
         scale = pyro.param("scale", torch.tensor(1.0), constraint=dist.constraints.positive)
         with pyro.plate("data", len(x)):
             pyro.sample("z", dist.Normal(x / 2, scale).to_event(1))
+
+    return a, b, X
+
+
+def clashing_modules(decoder=None, encoder=None):
+    decoder, encoder = decoder or nn.Linear(4, 4), encoder or nn.Linear(4, 4)
+
+    def a(x):
+        pyro.module("net", decoder)
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(4), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(decoder(z), 1.0).to_event(1), obs=x)
+
+    def b(x):
+        pyro.module("net", encoder)
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(encoder(x), 1.0).to_event(1))
 
     return a, b, X
 
@@ -317,7 +334,8 @@ FAULTS = {
     scaled_loss: ("scaled-site", "Leave the scale out"),
     unbounded_scale: ("unbounded-scale", "Bound it"),
     not_reparameterised: ("no-pathwise-gradient", "ReweightedWakeSleep"),
-    clashing_names: ("name-clash", "different names"),
+    shared_parameter: ("shared-parameter", "one and the same"),
+    clashing_modules: ("name-clash", "different names"),
     idle_parameter: ("no-gradient", "forgotten"),
     unregistered_module: ("unregistered-parameters", "pyro.module"),
     mixed_types: ("dtype-mix", "x.float()"),
@@ -338,6 +356,17 @@ def test_a_planted_fault_is_found_and_the_mend_named(build):
     found = {finding.name: finding for finding in doctor(*build())}
     assert name in found, found
     assert mend in found[name].sentence
+
+
+def test_what_is_shared_is_told_as_it_is():
+    """Two statements of one name are one parameter, as in Pyro; one module registered twice is one module."""
+    model, guide, x = shared_parameter()
+    pair = Pair(model, guide).check(x)
+    assert len(list(pair.parameters())) == 1
+    net = nn.Linear(4, 4)
+    assert "name-clash" not in {finding.name for finding in doctor(*clashing_modules(net, net))}
+    model, guide, x = clashing_modules()
+    assert len(list(Pair(model, guide).check(x).parameters())) == 4
 
 
 def test_parameters_buffers_and_the_random_state_are_left_alone():

@@ -20,6 +20,7 @@ from aevb.inference.evidence import (
     sandwich,
 )
 from aevb.inference.evidence.errors import log_mean_errors, mean_errors, with_rounding
+from aevb.inference.pairs.sites import Learned
 
 REPEATS = 300
 SHORT = AnnealedImportanceSampling(8, num_chains=8, num_leapfrog=3, num_tuning=8, rows=100_000, progress=False)
@@ -183,7 +184,7 @@ def test_rounding_is_in_the_error_where_it_rules():
 def test_rounding_is_added_to_what_an_estimator_states(own):
     """Of a pair in single precision: one unit in the last place of log p(x), as a variance of its own."""
     pair = Pair(lambda x: pyro.sample("x", dist.Normal(x, 1.0).to_event(1), obs=x), None)
-    pair.example = (torch.zeros(2, 3),)
+    pair.learned = Learned(example=(torch.zeros(2, 3),))
     stated = torch.full((2,), own, dtype=torch.float64)
     log_px = torch.tensor([-1e6, -1.0], dtype=torch.float64)
     found = with_rounding(Evidence("", "lower bound", log_px, 8, own_errors=stated, scatter=stated / 2), pair)
