@@ -13,6 +13,19 @@ ALLOWED = {
     "guides": {"guides", "models.networks", "models.distributions"},
     "inference": {"inference"},
 }
+FLOORS = (  # of the room inference, from the ground up: what lies higher may import what lies lower
+    ("__helpers__",),
+    ("pairs",),
+    ("graphs",),
+    ("posterior",),
+    ("evidence",),
+    ("objectives",),
+    ("training",),
+    ("diagnostics",),
+    ("__init__",),
+)
+MOST = 18  # modules in one folder
+CATALOGUES = ("objectives",)  # one algorithm a file, as many as there are
 FILES = [path for room in ROOMS for path in sorted((ROOT / room).rglob("*.py"))]
 FACE = [path for path in sorted((ROOT / "aevb").rglob("*.py")) if not path.is_symlink()]
 
@@ -40,6 +53,60 @@ def test_arrows_run_one_way(path):
     for name in filter(_ours, _imports(path)):
         assert not name.startswith("aevb"), f"{path} imports {name}: use a relative import"
         assert any(name == ok or name.startswith(f"{ok}.") or ok.startswith(name) for ok in ALLOWED[room]), name
+
+
+def _modules():
+    """Every module of the project by its dotted name, the packages by their own."""
+    for path in FILES + FACE:
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        yield ".".join(parts[:-1] if parts[-1] == "__init__" else parts), path
+
+
+def _arrows():
+    """Which module imports which, lazy and type-only imports included."""
+    modules = dict(_modules())
+    named = {f"aevb.{name}": name for name in modules if not name.startswith("aevb")} | {name: name for name in modules}
+    for name, path in modules.items():
+        found = {named[target] for target in _imports(path) if target in named}
+        # `from package import module` names both: the module is what is meant.
+        meant = {t for t in found if not any(other.startswith(f"{t}.") for other in found)} - {name}
+        yield name, meant
+
+
+def _floor(name):
+    parts = name.split(".")
+    key = "__init__" if len(parts) == 1 else parts[1]
+    return next((level for level, keys in enumerate(FLOORS) if key in keys), 0)
+
+
+def test_floors_are_complete():
+    folders = {path.parent.name for path in (ROOT / "inference").glob("*/__init__.py")}
+    assert folders == {key for keys in FLOORS for key in keys} - {"__helpers__", "__init__"}
+
+
+@pytest.mark.parametrize("folder", [path.parent for path in sorted(ROOT.glob("inference/**/__init__.py"))], ids=str)
+def test_a_folder_can_be_seen_whole(folder):
+    assert folder.name in CATALOGUES or len(list(folder.glob("*.py"))) <= MOST
+
+
+def test_arrows_point_down_the_floors():
+    for name, targets in _arrows():
+        if name.partition(".")[0] == "inference":
+            up = [target for target in targets if _floor(target) > _floor(name)]
+            assert not up, f"{name} imports {up}, which lie higher"
+
+
+def test_no_module_imports_itself_by_way_of_others():
+    arrows = dict(_arrows())
+
+    def ends(name, seen):
+        for target in arrows[name] - seen:
+            seen.add(target)
+            ends(target, seen)
+        return seen
+
+    circles = sorted(name for name in arrows if name in ends(name, set()))
+    assert not circles, f"these modules import each other in a circle, lazy and type-only imports counted: {circles}"
 
 
 def test_one_module_touches_the_handlers():

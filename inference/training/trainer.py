@@ -29,7 +29,7 @@ from ..pairs.program import Program
 from ..pairs.sites import as_data
 from ..progress import Progress
 from ..random_state import RandomState
-from .checkpoint import read_checkpoint, write_checkpoint
+from .checkpoint import observer_states, read_checkpoint, restore_observers, write_checkpoint
 from .non_finite import NonFiniteError, explain
 from .parameter_groups import Optimizer, Players
 from .run import Run
@@ -236,7 +236,7 @@ class Fit:
         self._progress = Progress(self.length.steps, self.batch_size, enabled=progress)
         self._tell("start_run")
         if resume and self.checkpoint is not None and self.checkpoint.exists():
-            read_checkpoint(self, self.checkpoint)
+            self._resume(self.checkpoint)
             self._mark_trained()
             if self.done:
                 self._tell("end_run")
@@ -300,6 +300,49 @@ class Fit:
         """What has been spent on the data, on both axes: visits of datapoints, and gradients taken at them."""
         seen = self.step * self.batch_size
         return {"samples_seen": seen, "gradient_evaluations": seen * evaluations_per_visit(self.objective, self.memory)}
+
+    # ------------------------------------------------------------------ stopping in the middle
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that the next step depends on: parameters, optimisers, memory, random state, history."""
+        return {
+            "pair": self.pair.state_dict(),
+            "memory": self.memory.state_dict(),
+            "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
+            "random": self.random.state_dict(),
+            "observers": observer_states(self.observers),
+            "step": self.step,
+            "stopped": self.stopped,
+            "seconds": self._seconds,
+            "history": self.history,
+            **self._identity,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where another loop of the same pair, objective and data stopped."""
+        self.pair.load_state_dict(state["pair"])
+        self.memory.load_state_dict(state["memory"])
+        for name, optimizer in self.optimizers.items():
+            optimizer.load_state_dict(state["optimizers"][name])
+        self.random.load_state_dict({n: v.cpu() if isinstance(v, Tensor) else v for n, v in state["random"].items()})
+        restore_observers(self.observers, state["observers"])
+        self.step, self.history, self._seconds = state["step"], state["history"], state["seconds"]
+        self.stopped = state.get("stopped")
+        per_epoch = self.length.steps_per_epoch
+        if self.step % per_epoch:  # a run that ended inside an epoch goes on with the rest of that shuffle
+            self._order = self.random.permutation(len(self.data), epoch=self.step // per_epoch)
+
+    @property
+    def _identity(self) -> dict[str, int]:
+        """What two loops must have in common for one to go on where the other stopped."""
+        return {"rows": len(self.data), "batch_size": self.batch_size, "seed": self.seed}
+
+    def _resume(self, path: Path) -> None:
+        state = read_checkpoint(path, self.device, self._identity)
+        try:
+            self.load_state_dict(state)
+        except (RuntimeError, KeyError, ValueError) as error:
+            raise ValueError(f"cannot resume from {path}: it holds another pair or objective ({error}).") from error
 
     # ------------------------------------------------------------------ one step
 
@@ -369,7 +412,7 @@ class Fit:
         if self.observers:
             self._make_step.look(self.data)
         if self.checkpoint is not None:
-            write_checkpoint(self, self.checkpoint)
+            write_checkpoint(self.state_dict(), self.checkpoint)
         if self.done:  # after the checkpoint, from which a longer run may go on where this one stood
             self._tell("end_run")
 
