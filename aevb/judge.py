@@ -13,9 +13,9 @@ from aevb.findings import write_findings
 from aevb.inference import Run
 from aevb.inference.diagnostics.verdict import Verdict, every_estimator, reason, verdict
 from aevb.inference.evidence import Evidence
-from aevb.inference.pairs.data import as_dataset
+from aevb.inference.pairs.data import as_rows
 from aevb.inference.pairs.pair import Pair
-from aevb.inference.posterior.guide_versus_hmc import clouds
+from aevb.inference.posterior.guide_versus_hmc import guide_versus_hmc
 from aevb.publish import describe_evidence, publish_evidence
 from aevb.records import add_records, read_records
 from aevb.report import write_report
@@ -111,6 +111,6 @@ def _gallery(
     else:
         badness, name = torch.zeros(len(points)), ""
     worst = badness.argsort(descending=True, stable=True)[:_GALLERY]
-    drawn = clouds(pair, as_dataset(points, worst.device)[worst])
+    drawn = guide_versus_hmc(pair, as_rows(points, worst.device)[worst])
     titles = [f"row {int(row)}" + (f", {name} {float(badness[row]):.2f}" if name else "") for row in worst]
     return figures.worst_inferred(drawn.data[0].flatten(1), drawn.guide, drawn.chains, titles, image_shape)

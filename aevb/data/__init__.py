@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 from aevb.data.names import DATASETS, DEFAULT_VARIANT, VARIANTS
 
 if TYPE_CHECKING:
-    from aevb.data.dataset import Data, DataError, Dataset, DynamicBinarisation
+    from aevb.data.dataset import DataError, Dataset, DynamicBinarisation
 
-__all__ = ["DATASETS", "DEFAULT_VARIANT", "VARIANTS", "Data", "DataError", "Dataset", "DynamicBinarisation", "load"]
+__all__ = ["DATASETS", "DEFAULT_VARIANT", "VARIANTS", "DataError", "Dataset", "DynamicBinarisation", "load"]
 
 
 def load(
@@ -86,7 +86,7 @@ def _data_error(message: str) -> ValueError:
 
 def __getattr__(name: str) -> Any:
     """Load the classes when first asked for, so that the list of names costs no PyTorch."""
-    if name in ("Data", "DataError", "Dataset", "DynamicBinarisation"):
+    if name in ("DataError", "Dataset", "DynamicBinarisation"):
         from aevb.data import dataset
 
         return getattr(dataset, name)

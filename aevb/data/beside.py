@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from aevb.data.dataset import PARTS, Data, DataError, Dataset
-from aevb.inference.pairs.data import Tensors
+from aevb.data.dataset import PARTS, DataError, Dataset
+from aevb.inference.pairs.data import Rows, Tensors
 
 __all__ = ["with_holes", "with_labels", "with_row_numbers"]
 
@@ -19,7 +19,7 @@ __all__ = ["with_holes", "with_labels", "with_row_numbers"]
 class _Beside:
     """Rows that are drawn afresh (so no tensor), each with what stands beside it."""
 
-    def __init__(self, rows: Data, beside: Tensor) -> None:
+    def __init__(self, rows: Rows, beside: Tensor) -> None:
         self.rows, self.beside = rows, beside
 
     def __len__(self) -> int:
@@ -108,5 +108,5 @@ def with_holes(data: Dataset, share: float, seed: int = 0) -> Dataset:
     return replace(data, **parts, description=f"{data.description} {100 * share:g} % of all numbers missing.")
 
 
-def _beside(rows: Data, beside: Tensor) -> Data:
+def _beside(rows: Rows, beside: Tensor) -> Rows:
     return Tensors(rows, beside) if isinstance(rows, Tensor) else _Beside(rows, beside)

@@ -4,35 +4,24 @@ Dynamic binarisation draws b_ip ~ Bernoulli(x_ip) afresh each time datapoint i i
 that a model of b sees the grey picture x only through its draws.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-__all__ = ["Data", "DataError", "Dataset", "DynamicBinarisation", "binarise", "check_unit_interval"]
+if TYPE_CHECKING:
+    from aevb.inference.pairs.data import Rows
+
+__all__ = ["DataError", "Dataset", "DynamicBinarisation", "binarise", "check_unit_interval"]
 
 PARTS = ("train", "validation", "test")
 
 
 class DataError(ValueError):
     """Data that cannot be had or cannot be used; the message names the mend."""
-
-
-class Data(Protocol):
-    """Anything with ``len(data)`` and ``data[index]``, a tensor among others.
-
-    Looking up an index tensor ``[M]`` gives a minibatch ``[M, P]``, or a tuple of such tensors that
-    the model and the guide take as their arguments.
-    """
-
-    def __len__(self) -> int:
-        """Count the datapoints."""
-        ...
-
-    def __getitem__(self, index: Tensor, /) -> Tensor | tuple[Tensor, ...]:
-        """Look up the minibatch of datapoints ``index`` ``[M]``."""
-        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +32,7 @@ class Dataset:
         name: the name it was asked for by.
         variant: how pixels became data (``grey``, ``static``, ``dynamic``), or which of the
             published versions of the data it is; None where there is only one.
-        train: what a model is fitted to, ``[N, P]`` or any :class:`Data`.
+        train: what a model is fitted to, ``[N, P]`` or any :class:`~aevb.inference.pairs.data.Rows`.
         validation: what choices are made on.
         test: what results are reported on.
         train_labels: classes ``[N]`` of the training part, or None; likewise the other two.
@@ -57,9 +46,9 @@ class Dataset:
 
     name: str
     variant: str | None
-    train: Data
-    validation: Data
-    test: Data
+    train: Rows
+    validation: Rows
+    test: Rows
     train_labels: Tensor | None = None
     validation_labels: Tensor | None = None
     test_labels: Tensor | None = None
@@ -74,7 +63,7 @@ class Dataset:
         batch = self.test[torch.zeros(1, dtype=torch.long)]
         return (batch if isinstance(batch, Tensor) else batch[0]).shape[-1]
 
-    def part(self, split: str) -> Data:
+    def part(self, split: str) -> Rows:
         """Return the part called ``split``: train, validation or test.
 
         Raises:
@@ -82,7 +71,7 @@ class Dataset:
         """
         if split not in PARTS:
             raise DataError(f"split: expected one of {', '.join(PARTS)}, got {split!r}.")
-        part: Data = getattr(self, split)
+        part: Rows = getattr(self, split)
         return part
 
 
@@ -125,7 +114,7 @@ class DynamicBinarisation:
         """The shape ``[N, P]`` of the pictures."""
         return self.grey.shape
 
-    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> "DynamicBinarisation":
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> DynamicBinarisation:
         """Return the same data on another device or in another precision."""
         return DynamicBinarisation(self.grey.to(device=device, dtype=dtype))
 

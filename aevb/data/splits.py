@@ -1,13 +1,18 @@
 """Splitting and checking arrays; shuffles depend on the seed alone, on no library's version."""
 
-from typing import Any
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from aevb.data.dataset import PARTS, Data, DataError, Dataset, DynamicBinarisation, binarise, check_unit_interval
+from aevb.data.dataset import PARTS, DataError, Dataset, DynamicBinarisation, binarise, check_unit_interval
+
+if TYPE_CHECKING:
+    from aevb.inference.pairs.data import Rows
 
 __all__ = ["as_matrix", "make_dataset", "permutation", "split"]
 
@@ -75,7 +80,7 @@ def make_dataset(
     if variant is not None:
         for x in grey.values():
             check_unit_interval(x)
-    parts: dict[str, Data] = {**grey}
+    parts: dict[str, Rows] = {**grey}
     if variant in ("static", "dynamic"):
         # Each part has a draw of its own: with one seed for all, equal pictures would get equal noise.
         parts = {part: binarise(x, 3 * seed + k) for k, (part, x) in enumerate(grey.items())}

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..pairs.data import as_dataset
+from ..pairs.data import as_rows
 from ..pairs.pair import Pair
 from ..pairs.sites import Data, as_data
 from ..pairs.unconstrained import flatten, log_density, side_by_side, unflatten
@@ -298,7 +298,7 @@ def _distance(pair: Pair, z: dict[str, Tensor], part: Data) -> Tensor:
 
 
 def _first(conditions: Any, rows: int, device: torch.device) -> Data:
-    dataset = as_dataset(conditions, device)
+    dataset = as_rows(conditions, device)
     return as_data(dataset[torch.arange(rows, device=device) % len(dataset)])
 
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ..objectives.objective import Batch
 from ..objectives.pyro_elbo import surrogate_loss
-from ..pairs.data import as_dataset
+from ..pairs.data import as_rows
 from ..pairs.finding import Finding, grey_bernoulli
 from ..pairs.pair import Pair
 from ..pairs.sites import ContractError, Data, as_data
@@ -76,7 +76,7 @@ def doctor(model: Callable[..., Any], guide: Callable[..., Any] | None, x: Any, 
     """
     pair = Pair(model, guide)
     device = next((p.device for p in pair.parameters()), None)
-    rows = as_dataset(x, "cpu" if device is None else device)
+    rows = as_rows(x, "cpu" if device is None else device)
     data = as_data(rows[torch.arange(min(_ROWS, len(rows)))])
     kept = {name: value.detach().clone() for name, value in pair.state_dict().items()}
     with RandomState(seed, data[0].device):

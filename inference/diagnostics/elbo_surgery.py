@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..pairs.data import as_dataset
+from ..pairs.data import as_rows
 from ..pairs.pair import Pair
 from ..pairs.sites import Data, as_data
 from ..random_state import RandomState
@@ -74,7 +74,7 @@ def elbo_surgery(pair: Pair, data: Any, *, num_draws: int = 1000, seed: int = 0)
         ELBO surgery (Hoffman & Johnson, 2016), sec. 2; Sampling Techniques (Cochran, 1977), eq. (10.15)
     """
     device = pair.example[0].device
-    dataset = as_dataset(data, device)
+    dataset = as_rows(data, device)
     points = len(dataset)
     with RandomState(seed, device), pair.evaluation():
         rows = as_data(dataset[torch.arange(points, device=device)])

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ..objectives.objective import Batch, Objective
-from ..pairs.data import as_dataset
+from ..pairs.data import as_rows
 from ..pairs.pair import Pair
 from ..pairs.sites import as_data
 from ..random_state import RandomState
@@ -50,7 +50,7 @@ def gradient_microscope(
     if num_repeats < 3:
         raise ValueError(f"num_repeats={num_repeats} must be at least 3; a variance has an error of its own.")
     device = pair.example[0].device
-    rows = as_dataset(data, device)
+    rows = as_rows(data, device)
     index = torch.arange(len(rows), device=device)
     batch = Batch(as_data(rows[index]), index, len(rows), torch.tensor(step, device=device))
     kept = {name: value.detach().clone() for name, value in pair.state_dict().items()}

@@ -19,7 +19,7 @@ from torch import Tensor
 from ..evidence import AnnealedImportanceSampling, Estimator, Evidence, Exact, Provenance
 from ..evidence.errors import mean_errors
 from ..evidence.provenance import difference, provenance
-from ..pairs.data import Dataset, as_dataset, chunks
+from ..pairs.data import Rows, as_rows, chunks
 from ..pairs.pair import Pair
 from ..pairs.sites import Data
 from ..posterior.local_guide import fit_local
@@ -172,7 +172,7 @@ def gaps(
         https://arxiv.org/abs/1801.03558
     """
     device = pair.example[0].device
-    rows = as_dataset(data, device)
+    rows = as_rows(data, device)
     with RandomState(seed, device), pair.evaluation():
         known = log_px if isinstance(log_px, Evidence) else _known(pair, rows, log_px)
         if len(known.log_px) != len(rows):
@@ -195,7 +195,7 @@ def _refuse_unlike(known: Evidence, mine: Provenance) -> None:
         raise ValueError(f"log_px cannot be held against this pair's bounds: {reason}.")
 
 
-def _known(pair: Pair, rows: Dataset, estimator: Estimator | None) -> Evidence:
+def _known(pair: Pair, rows: Rows, estimator: Estimator | None) -> Evidence:
     if estimator is not None:
         return estimator(pair, rows)
     try:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from ..pairs.data import as_dataset, chunks
+from ..pairs.data import as_rows, chunks
 from ..pairs.divergence import site_rate
 from ..pairs.pair import Pair
 from ..random_state import RandomState
@@ -123,7 +123,7 @@ def latent_usage(pair: Pair, data: Any, *, num_samples: int = 50, seed: int = 0)
         https://arxiv.org/abs/1509.00519
     """
     device = pair.example[0].device
-    rows = as_dataset(data, device)
+    rows = as_rows(data, device)
     rates: dict[str, list[Tensor]] = {site.name: [] for site in pair.latents}
     means: dict[str, list[Tensor]] = {site.name: [] for site in pair.latents}
     noise: dict[str, list[Tensor]] = {site.name: [] for site in pair.latents}

@@ -26,7 +26,7 @@ from torch.distributions import Distribution
 from torch.func import functional_call
 
 from ..arviz_compat import leave_one_out
-from ..pairs.data import Dataset, as_dataset, chunks
+from ..pairs.data import Rows, as_rows, chunks
 from ..pairs.pair import Pair
 from ..pairs.sites import Data
 from ..random_state import RandomState
@@ -89,7 +89,7 @@ def loo(
         )
     _check(pair, weights, num_samples)
     device = pair.example[0].device
-    rows = as_dataset(data, device)
+    rows = as_rows(data, device)
     with RandomState(seed, device), pair.evaluation():
         scored = []
         for _ in range(num_weights):
@@ -126,7 +126,7 @@ def _refuse_noise(noise: Tensor, num_samples: int) -> None:
         )
 
 
-def _score(pair: Pair, rows: Dataset, theta: dict[str, Tensor], num_samples: int) -> tuple[Tensor, Tensor]:
+def _score(pair: Pair, rows: Rows, theta: dict[str, Tensor], num_samples: int) -> tuple[Tensor, Tensor]:
     """The logarithm of every datapoint's average weight, and its relative variance, ``[N]`` in float64."""
     scorer, parts = _Weighed(pair), chunks(rows, max(1, _ROWS // num_samples))
     every = [cast(Tensor, functional_call(scorer, theta, (part, num_samples))).cpu() for part in parts]

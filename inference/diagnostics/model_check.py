@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..pairs.data import as_dataset, chunks
+from ..pairs.data import as_rows, chunks
 from ..pairs.pair import Pair
 from ..pairs.sites import Data, as_data
 from ..pairs.unconstrained import side_by_side
@@ -119,7 +119,7 @@ def check_model(
         2016)
     """
     device = pair.example[0].device
-    dataset = as_dataset(data, device)
+    dataset = as_rows(data, device)
     with RandomState(seed, device), pair.evaluation():
         real = as_data(dataset[torch.arange(len(dataset), device=device)])
         _, simulated = pair.simulate(real)
@@ -189,4 +189,4 @@ def _per_datapoint(value: Tensor, like: Tensor) -> Tensor:
 
 
 def _as(rows: Data) -> Any:
-    return as_dataset(rows, rows[0].device)
+    return as_rows(rows, rows[0].device)

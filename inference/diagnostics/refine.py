@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ..arviz_compat import convergence, pareto_khat
 from ..evidence import khat_threshold
-from ..pairs.data import as_dataset, chunks
+from ..pairs.data import as_rows, chunks
 from ..pairs.pair import Pair
 from ..pairs.sites import Cloud, Data
 from ..pairs.unconstrained import flatten, log_density, unflatten
@@ -138,7 +138,7 @@ def refine(
             "least 2."
         )
     device = pair.example[0].device
-    rows = as_dataset(data, device)
+    rows = as_rows(data, device)
     each = -(-num_draws // num_chains)
     roads: dict[str, Callable[[Data], Part]] = {
         "local": lambda part: _local(pair, part, num_draws, num_steps),

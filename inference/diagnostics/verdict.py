@@ -25,7 +25,7 @@ from ..evidence import (
     ParetoSmoothedImportanceSampling,
 )
 from ..evidence.provenance import provenance
-from ..pairs.data import Dataset, as_dataset
+from ..pairs.data import Rows, as_rows
 from ..pairs.pair import Pair
 from ..random_state import RandomState
 from ..training.run import Run
@@ -127,7 +127,7 @@ def verdict(
         Yes, but Did It Work? Evaluating Variational Inference (Yao et al., 2018), https://arxiv.org/abs/1802.02538
     """
     pair = pair.pair if isinstance(pair, Run) else pair
-    rows = as_dataset(data, pair.example[0].device)
+    rows = as_rows(data, pair.example[0].device)
     evidence, refused, seconds = dict[str, Evidence](), dict[str, str](), dict[str, float]()
     asked = every_estimator(pair) if estimators is None else estimators
     broken: list[str] = []
@@ -161,7 +161,7 @@ def _annealing(pair: Pair, asked: Mapping[str, Estimator]) -> AnnealedImportance
     return replace(first, checkpoint=None)  # whose chunks are of the real data
 
 
-def _ask(name: str, estimator: Estimator, pair: Pair, rows: Dataset, seed: int, broken: list[str]) -> Evidence | str:
+def _ask(name: str, estimator: Estimator, pair: Pair, rows: Rows, seed: int, broken: list[str]) -> Evidence | str:
     """The evidence, or why there is none; what should have applied, and failed, is added to ``broken``."""
     if isinstance(estimator, BidirectionalMonteCarlo):
         return "it bounds log p(x) of simulated datapoints, not of these; whether bounds meet is asked below."

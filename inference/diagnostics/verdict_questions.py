@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ..evidence import AnnealedImportanceSampling, Evidence, khat_threshold, sandwich
-from ..pairs.data import Dataset
+from ..pairs.data import Rows
 from ..pairs.pair import Pair
 from ..pairs.sites import Data, as_data
 from .calibration import simulation_based_calibration
@@ -52,7 +52,7 @@ class Case:
     """
 
     pair: Pair
-    data: Dataset
+    data: Rows
     evidence: dict[str, Evidence]
     seconds: dict[str, float]
     annealing: AnnealedImportanceSampling

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor
 
-from ..pairs.data import Dataset
+from ..pairs.data import Rows
 from ..pairs.pair import Pair
 from ..pairs.sites import Data, as_data
 from ..progress import Progress
@@ -86,7 +86,7 @@ class AnnealedImportanceSampling:
         if not 0.0 < self.target_accept < 1.0:
             raise ValueError(f"target_accept={self.target_accept} must lie in (0, 1).")
 
-    def __call__(self, pair: Pair, data: Dataset) -> Evidence:
+    def __call__(self, pair: Pair, data: Rows) -> Evidence:
         """Estimate log p(x) of every datapoint."""
 
         def weigh(part: Data, tick: Tick) -> Tensor:
@@ -129,7 +129,7 @@ class AnnealedImportanceSampling:
             tick=tick,
         )
 
-    def chunked(self, pair: Pair, data: Dataset, weigh: Weigh, num_ticks: int) -> Tensor:
+    def chunked(self, pair: Pair, data: Rows, weigh: Weigh, num_ticks: int) -> Tensor:
         """Weigh all datapoints, a few at a time, and keep what is finished in the checkpoint.
 
         Each chunk has a random stream of its own, so its numbers are the same whether or not others were run before.

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from ..arviz_compat import pareto_khat
-from ..pairs.data import Dataset, chunks
+from ..pairs.data import Rows, chunks
 from ..pairs.pair import Pair
 from ..pairs.sites import Data
 from ..pairs.unconstrained import flatten, log_density
@@ -81,7 +81,7 @@ class DensityFit:
                 f"num_samples={self.num_samples} at least as many."
             )
 
-    def __call__(self, pair: Pair, data: Dataset) -> Evidence:
+    def __call__(self, pair: Pair, data: Rows) -> Evidence:
         """Estimate log p(x) of every datapoint."""
         dim = flatten(pair, pair.sample_prior(pair.blank(2))).shape[-1]
         if dim > _MOST_DIMENSIONS:

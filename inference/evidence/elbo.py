@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ..pairs.data import Dataset, chunks
+from ..pairs.data import Rows, chunks
 from ..pairs.pair import Pair
 from ..random_state import RandomState
 from .errors import Errors, mean_errors, with_rounding
@@ -34,7 +34,7 @@ class ELBO:
         if self.num_samples < 1:
             raise ValueError(f"num_samples={self.num_samples} must be at least 1.")
 
-    def __call__(self, pair: Pair, data: Dataset) -> Evidence:
+    def __call__(self, pair: Pair, data: Rows) -> Evidence:
         """Estimate the bound of every datapoint."""
         at_once = min(self.num_samples, 100)
         found = []
@@ -49,7 +49,7 @@ class ELBO:
         return with_rounding(Evidence("elbo", "lower bound", bound, self.num_samples, **known), pair)
 
 
-def mean_bound(pair: Pair, data: Dataset, seed: int) -> float:
+def mean_bound(pair: Pair, data: Rows, seed: int) -> float:
     """The mean bound of a data set with one draw a datapoint, the same draws at every call; nats per datapoint."""
     with RandomState(seed, pair.example[0].device), pair.evaluation():
         return ELBO(num_samples=1)(pair, data).mean

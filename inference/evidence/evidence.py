@@ -9,7 +9,7 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor
 
-from ..pairs.data import Dataset
+from ..pairs.data import Rows
 from ..pairs.pair import Pair
 from .provenance import Provenance
 
@@ -165,5 +165,5 @@ class Evidence:
 class Estimator(Protocol):
     """Anything that maps a checked pair and a data set to an :class:`Evidence`."""
 
-    def __call__(self, pair: Pair, data: Dataset) -> Evidence:
+    def __call__(self, pair: Pair, data: Rows) -> Evidence:
         """Estimate log p(x) of every datapoint; called under no_grad with the pair in evaluation mode."""

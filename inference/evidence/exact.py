@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..pairs.data import Dataset, chunks
+from ..pairs.data import Rows, chunks
 from ..pairs.pair import Pair
 from ..pairs.sites import Data
 from ..pairs.unconstrained import dimension, flatten
@@ -51,7 +51,7 @@ class Exact:
         ('exact', 0.0)
     """
 
-    def __call__(self, pair: Pair, data: Dataset) -> Evidence:
+    def __call__(self, pair: Pair, data: Rows) -> Evidence:
         """Work out log p(x) of every datapoint."""
         own = getattr(pair.model.fn, "log_evidence", None)
         if callable(own):
@@ -74,7 +74,7 @@ def _dimension(pair: Pair) -> int:
         raise ValueError(_refusal(f"its latents have no unconstrained coordinates ({error})")) from error
 
 
-def _closed_form_or(found: Evidence, pair: Pair, data: Dataset, dim: int) -> Evidence:
+def _closed_form_or(found: Evidence, pair: Pair, data: Rows, dim: int) -> Evidence:
     """The closed form of a linear-Gaussian model, whose thin ridges quadrature is slow on; else what was found."""
     try:
         return _gaussian(pair, data, dim)
@@ -82,7 +82,7 @@ def _closed_form_or(found: Evidence, pair: Pair, data: Dataset, dim: int) -> Evi
         return found
 
 
-def _gaussian(pair: Pair, data: Dataset, dim: int) -> Evidence:
+def _gaussian(pair: Pair, data: Rows, dim: int) -> Evidence:
     answers, worst = [], 0.0
     for part in chunks(data, min(LOOKED_AT, max(1, _ROWS // (dim + 1)))):
         try:
@@ -97,7 +97,7 @@ def _gaussian(pair: Pair, data: Dataset, dim: int) -> Evidence:
     return _evidence(answers, 0, note)
 
 
-def _enumerated(pair: Pair, data: Dataset, discrete: list[str]) -> Evidence:
+def _enumerated(pair: Pair, data: Rows, discrete: list[str]) -> Evidence:
     continuous = [site.name for site in pair.latents if site.name not in discrete]
     if continuous:
         raise ValueError(

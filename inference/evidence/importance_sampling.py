@@ -19,7 +19,7 @@ from torch import Tensor
 from ..arviz_compat import pareto_khat
 from ..graphs.precision import check_precision, products_in
 from ..graphs.traced_function import captured, worth_compiling
-from ..pairs.data import Dataset, chunks
+from ..pairs.data import Rows, chunks
 from ..pairs.pair import Pair
 from ..pairs.sites import Data
 from .errors import FEWEST_FOR_KHAT, log_mean_errors, not_known, with_rounding
@@ -64,11 +64,11 @@ class ImportanceSampling:
             raise ValueError(f"num_samples={self.num_samples} and rows={self.rows} must be at least 1.")
         check_precision(self.precision)
 
-    def __call__(self, pair: Pair, data: Dataset) -> Evidence:
+    def __call__(self, pair: Pair, data: Rows) -> Evidence:
         """Estimate log p(x) of every datapoint."""
         return with_rounding(joined([self.averaged(log_weights) for log_weights in self.log_weights(pair, data)]), pair)
 
-    def log_weights(self, pair: Pair, data: Dataset) -> Iterator[Tensor]:
+    def log_weights(self, pair: Pair, data: Rows) -> Iterator[Tensor]:
         """The log-weights of a few datapoints after the other, ``[K, batch]`` in float64 on the CPU."""
         points = max(1, min(self.rows // _DRAWS_AT_ONCE, _WEIGHTS // self.num_samples))
         weigh = _Weigher(pair, self.precision, len(data) * self.num_samples / self.rows, self.rows)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from ..pairs.contract import check_rows
-from ..pairs.data import as_dataset
+from ..pairs.data import as_rows
 from ..pairs.pair import Pair
 from ..pairs.sites import as_data
 from ..random_state import RandomState
@@ -59,7 +59,7 @@ def log_evidence(
         True
     """
     device = _device(model, guide)
-    rows = as_dataset(data, device)
+    rows = as_rows(data, device)
     pair = Pair(model, guide)
     with RandomState(seed, device), pair.evaluation():
         pair.check(as_data(rows[torch.arange(min(16, len(rows)), device=device)]))

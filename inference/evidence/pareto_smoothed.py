@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ..arviz_compat import smoothed_weights
-from ..pairs.data import Dataset
+from ..pairs.data import Rows
 from ..pairs.pair import Pair
 from .errors import FEWEST_FOR_KHAT, with_rounding
 from .evidence import Evidence
@@ -69,7 +69,7 @@ class ParetoSmoothedImportanceSampling(ImportanceSampling):
             ess=torch.where(equal, plain.ess, (-(2 * smoothed).logsumexp(-1)).exp()),
         )
 
-    def both(self, pair: Pair, data: Dataset) -> tuple[Evidence, Evidence]:
+    def both(self, pair: Pair, data: Rows) -> tuple[Evidence, Evidence]:
         """The plain average and the smoothed one, of the same weights."""
         plain, smoothed = [], []
         for log_weights in self.log_weights(pair, data):
@@ -77,7 +77,7 @@ class ParetoSmoothedImportanceSampling(ImportanceSampling):
             smoothed.append(self.averaged(log_weights))
         return with_rounding(joined(plain), pair), _directed(with_rounding(joined(smoothed), pair))
 
-    def __call__(self, pair: Pair, data: Dataset) -> Evidence:
+    def __call__(self, pair: Pair, data: Rows) -> Evidence:
         """Estimate log p(x) of every datapoint."""
         return _directed(super().__call__(pair, data))
 

@@ -13,7 +13,7 @@ from pyro.distributions import MaskedDistribution, Unit
 from torch import Tensor
 from torch.distributions import constraints
 
-from ..pairs.data import Dataset, Tensors, chunks
+from ..pairs.data import Rows, Tensors, chunks
 from ..pairs.pair import Pair
 from ..pairs.sites import as_data, layers
 from ..random_state import RandomState
@@ -80,7 +80,7 @@ class Provenance:
         return cls(tuple(Observed(**part) for part in record["observed"]), record["given"], record["split"])
 
 
-def provenance(pair: Pair, data: Dataset, split: str | None = None) -> Provenance:
+def provenance(pair: Pair, data: Rows, split: str | None = None) -> Provenance:
     """Look once at what the observed sites of a checked pair score.
 
     A data set that draws afresh is not looked at, since that would change it: its rows are not known.
@@ -242,7 +242,7 @@ def _reads(pair: Pair, position: int) -> bool:
     return False
 
 
-def _fingerprint(data: Dataset, positions: list[int]) -> str:
+def _fingerprint(data: Rows, positions: list[int]) -> str:
     if not positions:
         return ""
     digest = blake2b(digest_size=8)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..pairs.data import Dataset, chunks
+from ..pairs.data import Rows, chunks
 from ..pairs.pair import Pair
 from ..pairs.sites import Data
 from ..pairs.unconstrained import dimension, flatten, like, unflatten
@@ -71,7 +71,7 @@ class Quadrature:
         if (self.num_cells is not None and self.num_cells < 1) or self.most_points < 1:
             raise ValueError(f"num_cells={self.num_cells} and most_points={self.most_points} must be at least 1.")
 
-    def __call__(self, pair: Pair, data: Dataset) -> Evidence:
+    def __call__(self, pair: Pair, data: Rows) -> Evidence:
         """Integrate for every datapoint."""
         dim = dimension(pair)
         if dim > MOST_DIMENSIONS:

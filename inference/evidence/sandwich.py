@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..pairs.data import Dataset, Tensors, as_dataset, chunks
+from ..pairs.data import Rows, Tensors, as_rows, chunks
 from ..pairs.pair import Pair
 from ..pairs.sites import ContractError, Data, as_data
 from ..pairs.unconstrained import flatten
@@ -121,7 +121,7 @@ def sandwich(
     with RandomState(seed, device), pair.evaluation():
         if isinstance(like, int):
             return _sandwich(pair, pair.blank(like), annealing or AnnealedImportanceSampling())
-        rows = as_dataset(like, device)
+        rows = as_rows(like, device)
         if not pair.example:
             pair.check(as_data(rows[torch.arange(min(16, len(rows)), device=device)]))
         return _sandwich(pair, rows, annealing or AnnealedImportanceSampling())
@@ -139,13 +139,13 @@ class BidirectionalMonteCarlo(AnnealedImportanceSampling):
         https://arxiv.org/abs/1511.02543
     """
 
-    def __call__(self, pair: Pair, data: Dataset) -> Evidence:
+    def __call__(self, pair: Pair, data: Rows) -> Evidence:
         """Bound log p(x) of as many simulated datapoints from both sides."""
         found = _sandwich(pair, data, self)
         return replace(found.lower, method="bdmc", notes=(str(found), *found.lower.notes))
 
 
-def _sandwich(pair: Pair, like: Dataset | Data, annealing: AnnealedImportanceSampling) -> Sandwich:
+def _sandwich(pair: Pair, like: Rows | Data, annealing: AnnealedImportanceSampling) -> Sandwich:
     simulated = _simulate(pair, Tensors(*like) if isinstance(like, tuple) else like)
 
     def weigh(part: Data, tick: Tick) -> Tensor:
@@ -164,7 +164,7 @@ def _sandwich(pair: Pair, like: Dataset | Data, annealing: AnnealedImportanceSam
     return Sandwich(lower, upper, simulated.parts[:-1])
 
 
-def _simulate(pair: Pair, like: Dataset) -> Tensors:
+def _simulate(pair: Pair, like: Rows) -> Tensors:
     """Data from the model, with the same holes; their posterior draws stand, unconstrained, in the last part."""
     if any(position is None for position in pair.observed.values()):
         raise ContractError(

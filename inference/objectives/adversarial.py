@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.distributions import constraints
 from torch.nn import functional
 
-from ..pairs.data import Dataset, Tensors
+from ..pairs.data import Rows, Tensors
 from ..pairs.pair import Pair
 from ..pairs.sites import Data
 from ..pairs.unconstrained import flatten, log_density
@@ -127,7 +127,7 @@ class AdversarialVB:
         """What ends a run whose critic has failed."""
         return () if self.patience is None else (CriticWatch(self.patience),)
 
-    def start(self, pair: Pair, data: Dataset) -> nn.Module:
+    def start(self, pair: Pair, data: Rows) -> nn.Module:
         """Make the critic, sized for the data and the latents.
 
         Raises:
@@ -149,7 +149,7 @@ class AdversarialVB:
         self._insist_on_ratios(pair, data, memory.to(example[0].device))
         return memory
 
-    def _insist_on_ratios(self, pair: Pair, data: Dataset, memory: nn.Module) -> None:
+    def _insist_on_ratios(self, pair: Pair, data: Rows, memory: nn.Module) -> None:
         """Refuse missing entries that a model may mask and a critic, which is shown the data, does not."""
         rows = _rows_with_holes(pair, data)
         if not len(rows[0]):
@@ -241,7 +241,7 @@ def warn_if_above(history: pd.DataFrame, evidence: Evidence, epochs: int = 10) -
     return excess
 
 
-def _rows_with_holes(pair: Pair, data: Dataset) -> Data:
+def _rows_with_holes(pair: Pair, data: Rows) -> Data:
     """Two rows that hold NaN, if there are any; of data that are drawn afresh only the example is looked at."""
     parts = (data,) if isinstance(data, Tensor) else data.parts if isinstance(data, Tensors) else pair.example
     holed = [part.isnan().reshape(len(part), -1).any(1) for part in parts]

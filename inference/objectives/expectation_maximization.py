@@ -18,7 +18,7 @@ from typing import Protocol, cast, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from ..pairs.data import Dataset, chunks
+from ..pairs.data import Rows, chunks
 from ..pairs.pair import Pair
 from ..pairs.unconstrained import unflatten
 from ..posterior.gaussian import gaussian_posterior, refuse_unless_gaussian
@@ -88,7 +88,7 @@ class EM:
         """One a weight update, where there is no closed form."""
         return self.num_updates
 
-    def start(self, pair: Pair, data: Dataset) -> nn.Module:
+    def start(self, pair: Pair, data: Rows) -> nn.Module:
         """Summarise the data once under the parameters as they are, or see that the posterior is Gaussian."""
         model = pair.model.fn
         if not isinstance(model, Summarized):

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ..pairs.data import Dataset
+from ..pairs.data import Rows
 from ..pairs.divergence import rates
 from ..pairs.pair import Pair
 from ..pairs.sites import Cloud
@@ -56,7 +56,7 @@ class FreeBits:
         """Model and guide."""
         return frozenset({"model", "guide"})
 
-    def start(self, pair: Pair, data: Dataset) -> nn.Module:
+    def start(self, pair: Pair, data: Rows) -> nn.Module:
         """No memory; a latent without a pathwise gradient is refused."""
         require_paths(pair, "FreeBits")
         return nn.Module()

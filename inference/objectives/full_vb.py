@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
 from torch.func import functional_call
 
-from ..pairs.data import Dataset
+from ..pairs.data import Rows
 from ..pairs.pair import Pair
 from ..pairs.sites import Cloud, Data
 from .objective import Batch, Phase
@@ -97,7 +97,7 @@ class FullVB:
         """The guide and the posterior of the weights, in the place of the model."""
         return frozenset({"weights", "guide"})
 
-    def start(self, pair: Pair, data: Dataset) -> nn.Module:
+    def start(self, pair: Pair, data: Rows) -> nn.Module:
         """Put q(theta) around the model's parameters."""
         require_paths(pair, "FullVB")
         return _Memory(_Weights(pair.model, self.init_scale))

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from ..pairs.data import Dataset
+from ..pairs.data import Rows
 from ..pairs.pair import Pair
 from .objective import Batch, Phase
 from .particles import iwae_bound, require_paths, require_samples
@@ -50,7 +50,7 @@ class IWAE:
         """Model and guide."""
         return frozenset({"model", "guide"})
 
-    def start(self, pair: Pair, data: Dataset) -> nn.Module:
+    def start(self, pair: Pair, data: Rows) -> nn.Module:
         """No memory; a latent without a pathwise gradient is refused."""
         require_paths(pair, "IWAE")
         return nn.Module()

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..pairs.data import Dataset
+from ..pairs.data import Rows
 from ..pairs.pair import Pair
 from .objective import Batch, Objective, Phase, evaluations_per_visit
 
@@ -74,7 +74,7 @@ class MAP:
         """As many as the objective takes."""
         return evaluations_per_visit(self.objective)
 
-    def start(self, pair: Pair, data: Dataset) -> nn.Module:
+    def start(self, pair: Pair, data: Rows) -> nn.Module:
         """The objective's own memory."""
         return self.objective.start(pair, data)
 

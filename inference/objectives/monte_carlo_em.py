@@ -17,7 +17,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from ..pairs.data import Dataset, chunks
+from ..pairs.data import Rows, chunks
 from ..pairs.pair import Pair
 from ..pairs.unconstrained import flatten, log_density, unflatten
 from ..posterior.hmc import transition
@@ -75,7 +75,7 @@ class MCEM:
         """One a leapfrog step and one a weight update, as the paper counts; where a trajectory starts is left out."""
         return self.num_leapfrog + self.num_updates
 
-    def start(self, pair: Pair, data: Dataset) -> nn.Module:
+    def start(self, pair: Pair, data: Rows) -> nn.Module:
         """Start every chain at a draw from the prior."""
         with pair.evaluation():
             rows = [flatten(pair, pair.sample_prior(part))[0] for part in chunks(data, 1000)]

@@ -13,7 +13,7 @@ from typing import NamedTuple, Protocol
 
 from torch import Tensor, nn
 
-from ..pairs.data import Dataset
+from ..pairs.data import Rows
 from ..pairs.pair import Pair
 from ..pairs.sites import Data
 
@@ -46,7 +46,7 @@ class Objective(Protocol):
     def trains(self) -> frozenset[str]:
         """The players it trains; a pair without a guide is enough where ``"guide"`` is not among them."""
 
-    def start(self, pair: Pair, data: Dataset) -> nn.Module:
+    def start(self, pair: Pair, data: Rows) -> nn.Module:
         """Make the algorithm's own memory for a checked pair and a data set; an empty module if it needs none.
 
         Nothing that learns may move here, running statistics included: programs are run inside ``pair.evaluation()``.

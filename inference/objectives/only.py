@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from ..pairs.data import Dataset
+from ..pairs.data import Rows
 from ..pairs.pair import Pair
 from .objective import Batch, Objective, Phase, evaluations_per_visit
 
@@ -58,7 +58,7 @@ class Only:
         """As many as the objective takes."""
         return evaluations_per_visit(self.objective)
 
-    def start(self, pair: Pair, data: Dataset) -> nn.Module:
+    def start(self, pair: Pair, data: Rows) -> nn.Module:
         """The objective's own memory."""
         return self.objective.start(pair, data)
 

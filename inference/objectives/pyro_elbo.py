@@ -17,7 +17,7 @@ import torch
 from pyro.infer import ELBO, TraceMeanField_ELBO
 from torch import Tensor, nn
 
-from ..pairs.data import Dataset
+from ..pairs.data import Rows
 from ..pairs.pair import Pair
 from .objective import Batch, Phase
 
@@ -50,7 +50,7 @@ class PyroELBO:
         """Model and guide."""
         return frozenset({"model", "guide"})
 
-    def start(self, pair: Pair, data: Dataset) -> nn.Module:
+    def start(self, pair: Pair, data: Rows) -> nn.Module:
         """No memory; a guide without a density is refused, or one whose order Pyro's closed forms do not bear."""
         pair.insist_on_density()
         out_of_order = [site.name for site in pair.latents if not site.has_closed_form]

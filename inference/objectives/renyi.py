@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from ..pairs.data import Dataset
+from ..pairs.data import Rows
 from ..pairs.pair import Pair
 from .objective import Batch, Phase
 from .particles import iwae_bound, require_paths, require_samples
@@ -50,7 +50,7 @@ class Renyi:
         """Model and guide."""
         return frozenset({"model", "guide"})
 
-    def start(self, pair: Pair, data: Dataset) -> nn.Module:
+    def start(self, pair: Pair, data: Rows) -> nn.Module:
         """No memory; a latent without a pathwise gradient is refused."""
         require_paths(pair, "Renyi")
         return nn.Module()

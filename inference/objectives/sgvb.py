@@ -17,7 +17,7 @@ from typing import Any
 from pyro.infer import ELBO, Trace_ELBO, TraceMeanField_ELBO
 from torch import Tensor, nn
 
-from ..pairs.data import Dataset
+from ..pairs.data import Rows
 from ..pairs.pair import Pair
 from .objective import Batch, Phase
 from .pyro_elbo import PyroELBO
@@ -82,7 +82,7 @@ class SGVB:
         """Model and guide."""
         return frozenset({"model", "guide"})
 
-    def start(self, pair: Pair, data: Dataset) -> nn.Module:
+    def start(self, pair: Pair, data: Rows) -> nn.Module:
         """No memory; estimator B is refused for a latent that cannot be reparameterised."""
         pair.insist_on_density()
         stuck = [site.name for site in pair.latents if not site.has_rsample]

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from ..pairs.data import Dataset
+from ..pairs.data import Rows
 from ..pairs.pair import Pair
 from .objective import Batch, Phase
 from .particles import path_cloud, path_loss, require_one_density, require_paths, require_samples, valued
@@ -46,7 +46,7 @@ class StickingTheLanding:
         """Model and guide."""
         return frozenset({"model", "guide"})
 
-    def start(self, pair: Pair, data: Dataset) -> nn.Module:
+    def start(self, pair: Pair, data: Rows) -> nn.Module:
         """No memory; a latent without a pathwise gradient is refused."""
         require_paths(pair, "StickingTheLanding")
         require_one_density(pair, "StickingTheLanding")

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from ..pairs.data import Dataset
+from ..pairs.data import Rows
 from ..pairs.pair import Pair
 from .objective import Batch, Phase
 from .particles import iwae_bound, path_cloud, path_loss, require_one_density, require_paths, require_samples, valued
@@ -54,7 +54,7 @@ class TailAdaptive:
         """Model and guide."""
         return frozenset({"model", "guide"})
 
-    def start(self, pair: Pair, data: Dataset) -> nn.Module:
+    def start(self, pair: Pair, data: Rows) -> nn.Module:
         """No memory; a latent without a pathwise gradient is refused."""
         require_paths(pair, "TailAdaptive")
         require_one_density(pair, "TailAdaptive")

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from ..pairs.data import Dataset
+from ..pairs.data import Rows
 from ..pairs.pair import Pair
 from .objective import Batch, Phase
 
@@ -44,7 +44,7 @@ class WakeSleep:
         """Model and guide."""
         return frozenset({"model", "guide"})
 
-    def start(self, pair: Pair, data: Dataset) -> nn.Module:
+    def start(self, pair: Pair, data: Rows) -> nn.Module:
         """No memory; a guide without a density is refused."""
         pair.insist_on_density()
         return nn.Module()

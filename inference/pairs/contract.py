@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from ..random_state import RandomState
-from .data import Dataset, Tensors
+from .data import Rows, Tensors
 from .densities import Densities
 from .draw_order import closed_form_holds
 from .program import Program
@@ -101,7 +101,7 @@ def _learn(model_sites: Sites, guide_sites: Sites, data: Data) -> Learned:
     )
 
 
-def check_rows(pair: Densities, data: Dataset) -> None:
+def check_rows(pair: Densities, data: Rows) -> None:
     """Check the rows beyond the first ones: every observed site's data, whole, against the site's support.
 
     A data set that draws afresh is taken at its first rows' word: looking at it would change it.

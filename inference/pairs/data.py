@@ -1,4 +1,4 @@
-"""What a trainer needs of a data set: a length, and rows by their numbers.
+"""What a trainer needs of data: a length, and rows by their numbers.
 
 Anything with ``len(data)`` and ``data[index]`` serves; a tensor does. A data set may answer with several tensors
 (images and labels), which become the programs' arguments, and may draw afresh on every call (dynamic binarisation).
@@ -14,10 +14,10 @@ from torch import Tensor
 
 from .sites import Data, as_data
 
-__all__ = ["Dataset", "Tensors", "as_dataset", "chunks"]
+__all__ = ["Rows", "Tensors", "as_rows", "chunks"]
 
 
-class Dataset(Protocol):
+class Rows(Protocol):
     """Rows by number: ``data[index]`` returns a tensor or a tuple of tensors with ``len(index)`` rows."""
 
     def __len__(self) -> int:
@@ -58,8 +58,8 @@ class Tensors:
         return Tensors(*(part.to(device) for part in self.parts))
 
 
-def as_dataset(data: Any, device: torch.device | str = "cpu") -> Dataset:
-    """Turn tensors, arrays, data frames or tuples of them into a :class:`Dataset` on a device.
+def as_rows(data: Any, device: torch.device | str = "cpu") -> Rows:
+    """Turn tensors, arrays, data frames or tuples of them into a :class:`Rows` on a device.
 
     Raises:
         ValueError: The data are empty or a single number, the parts of a tuple differ in length, or a part cannot
@@ -74,11 +74,11 @@ def as_dataset(data: Any, device: torch.device | str = "cpu") -> Dataset:
     if len(data) == 0:
         raise ValueError("the data set is empty: expected at least one row.")
     move = getattr(data, "to", None)
-    moved: Dataset = data if move is None else move(torch.device(device))
+    moved: Rows = data if move is None else move(torch.device(device))
     return moved
 
 
-def chunks(data: Dataset, rows: int) -> Iterator[Data]:
+def chunks(data: Rows, rows: int) -> Iterator[Data]:
     """Walk through a data set in order, at most ``rows`` at a time."""
     for index in torch.arange(len(data)).split(rows):
         yield as_data(data[index])

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.distributions import Independent
 
 from ..random_state import RandomState
-from .data import as_dataset, chunks
+from .data import as_rows, chunks
 from .pair import Pair
 from .sites import ContractError, Data, as_data
 from .unconstrained import flatten, unflatten
@@ -74,7 +74,7 @@ def infer(pair: Pair, data: Any, num_samples: int = 100, seed: int = 0) -> Tenso
     Returns:
         Means ``[N, D]``.
     """
-    rows = as_dataset(data, _device(pair))
+    rows = as_rows(data, _device(pair))
     with RandomState(seed, _device(pair)), pair.evaluation():
         parts = chunks(rows, max(1, _ROWS // num_samples))
         return torch.cat([flatten(pair, pair.sample_guide(part, num_samples)).mean(0) for part in parts])
@@ -82,7 +82,7 @@ def infer(pair: Pair, data: Any, num_samples: int = 100, seed: int = 0) -> Tenso
 
 def draws(pair: Pair, data: Any, num_samples: int = 100, seed: int = 0) -> dict[str, Tensor]:
     """Draw from q(z|x) of every datapoint: latent site to ``[num_samples, N, *event]``."""
-    rows = as_dataset(data, _device(pair))
+    rows = as_rows(data, _device(pair))
     with RandomState(seed, _device(pair)), pair.evaluation():
         parts = [pair.sample_guide(part, num_samples) for part in chunks(rows, max(1, _ROWS // num_samples))]
         return {name: torch.cat([part[name] for part in parts], 1) for name in parts[0]}
@@ -90,7 +90,7 @@ def draws(pair: Pair, data: Any, num_samples: int = 100, seed: int = 0) -> dict[
 
 def reconstruct(pair: Pair, data: Any, seed: int = 0) -> Tensor:
     """The mean of p(x|z) at one draw z ~ q(z|x) a datapoint, ``[N, P]``."""
-    rows = as_dataset(data, _device(pair))
+    rows = as_rows(data, _device(pair))
     with RandomState(seed, _device(pair)), pair.evaluation():
         return torch.cat([_means(pair, pair.sample_guide(part), part) for part in chunks(rows, _ROWS)])
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..arviz_compat import inference_data
-from ..pairs.data import as_dataset
+from ..pairs.data import as_rows
 from ..pairs.pair import Pair
 from ..pairs.sites import Data, as_data
 from ..pairs.unconstrained import flatten, log_density, unflatten
@@ -128,7 +128,7 @@ def _predictive(pair: Pair, rows: Data, z: dict[str, Tensor], num_draws: int) ->
 
 def _rows(pair: Pair, data: Any) -> Data:
     device = pair.example[0].device
-    rows = as_dataset(data, device)
+    rows = as_rows(data, device)
     return as_data(rows[torch.arange(len(rows), device=device)])
 
 

@@ -9,18 +9,18 @@ import torch
 from torch import Tensor
 
 from ..arviz_compat import convergence
-from ..pairs.data import as_dataset
+from ..pairs.data import as_rows
 from ..pairs.pair import Pair
 from ..pairs.sites import Data, as_data
 from ..pairs.unconstrained import flatten, log_density
 from ..random_state import RandomState
 from .hmc import sample
 
-__all__ = ["Clouds", "clouds"]
+__all__ = ["GuideVersusHMC", "guide_versus_hmc"]
 
 
 @dataclass(frozen=True)
-class Clouds:
+class GuideVersusHMC:
     """Draws of a few datapoints' posteriors.
 
     Args:
@@ -36,9 +36,9 @@ class Clouds:
     rhat: Tensor
 
 
-def clouds(
+def guide_versus_hmc(
     pair: Pair, data: Any, *, num_draws: int = 400, num_chains: int = 4, warmup: int = 200, seed: int = 0
-) -> Clouds:
+) -> GuideVersusHMC:
     """Draw a few datapoints' posteriors from the guide and by HMC.
 
     Args:
@@ -54,11 +54,11 @@ def clouds(
         https://arxiv.org/abs/1312.6114
     """
     device = pair.example[0].device
-    rows = as_dataset(data, device)
+    rows = as_rows(data, device)
     part = as_data(rows[torch.arange(len(rows), device=device)])
     each = -(-num_draws // num_chains)
     with RandomState(seed, device), pair.evaluation():
         guide = flatten(pair, pair.sample_guide(part, num_draws))
         chains = sample(log_density(pair, part), guide[:num_chains], num_samples=each, warmup=warmup).u
     rhat, _ = convergence(chains.transpose(0, 1).flatten(2))
-    return Clouds(part, guide, chains.flatten(0, 1)[:num_draws], rhat.reshape(len(rows), -1).amax(-1))
+    return GuideVersusHMC(part, guide, chains.flatten(0, 1)[:num_draws], rhat.reshape(len(rows), -1).amax(-1))

@@ -26,7 +26,7 @@ from ..graphs.fixed_shapes import shaped_by_values
 from ..graphs.graph import CannotCaptureError, Flat, first_line, flatten_graph
 from ..graphs.reads import ReadError, WithoutReads
 from ..objectives import Batch
-from ..pairs.data import Dataset, Tensors
+from ..pairs.data import Rows, Tensors
 from ..pairs.sites import as_data
 from .optimizer_updates import Update, step_hooks, update_of
 from .parameter_groups import Players
@@ -147,7 +147,7 @@ class CapturedStep:
 
 
 def capture(
-    eager: EagerStep, data: Dataset, batch: Batch, *, fused: bool = True, build: Callable[[Flat], Runner] | None = None
+    eager: EagerStep, data: Rows, batch: Batch, *, fused: bool = True, build: Callable[[Flat], Runner] | None = None
 ) -> CapturedStep:
     """Capture the step of a run.
 
@@ -233,7 +233,7 @@ def _shapes(batch: Batch) -> list[Any]:
     return [(part.shape, part.dtype, part.stride()) for part in (*batch.data, batch.rows)]
 
 
-def gathers_in_graph(data: Dataset) -> bool:
+def gathers_in_graph(data: Rows) -> bool:
     """Whether a data set's rows are looked up by tensor operations, so that the look-up can be captured."""
     return isinstance(data, Tensor | Tensors)
 

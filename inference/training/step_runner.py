@@ -15,7 +15,7 @@ from ..graphs.background import Background
 from ..graphs.graph import CannotCaptureError, Flat
 from ..graphs.inductor import CannotCompileError, compiled
 from ..objectives import Batch
-from ..pairs.data import Dataset
+from ..pairs.data import Rows
 from ..pairs.sites import as_data
 from .captured_step import CapturedStep, capture, gathers_in_graph
 from .step import EagerStep, Report
@@ -45,7 +45,7 @@ class Levels:
         ValueError: The level is unknown.
     """
 
-    def __init__(self, eager: EagerStep, data: Dataset, *, level: str, steps: int) -> None:
+    def __init__(self, eager: EagerStep, data: Rows, *, level: str, steps: int) -> None:
         if level not in _LEVELS:
             raise ValueError(f"compile={level!r} is unknown; choose one of {', '.join(_LEVELS)}.")
         self.eager, self.data = eager, data
@@ -81,7 +81,7 @@ class Levels:
             batch = batch._replace(data=())
         return self._captured(batch) if self._captured.fits(batch) else self._unlike(batch)
 
-    def look(self, data: Dataset) -> None:
+    def look(self, data: Rows) -> None:
         """Look whether what a captured step took from Python still holds; called where the user's code has run.
 
         Args:

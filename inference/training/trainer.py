@@ -22,7 +22,7 @@ from ..evidence.elbo import mean_bound
 from ..graphs.precision import check_precision
 from ..objectives import SGVB, Batch, Objective, evaluations_per_visit
 from ..pairs.contract import check_rows
-from ..pairs.data import as_dataset
+from ..pairs.data import as_rows
 from ..pairs.finding import grey_values
 from ..pairs.pair import Pair
 from ..pairs.program import Program
@@ -202,8 +202,8 @@ class Fit:
         if clip_norm is not None and not clip_norm > 0:
             raise ValueError(f"clip_norm={clip_norm} must be above 0.")
         self.device = _device(device)
-        self.data = as_dataset(data, self.device)
-        self.validation = None if validation is None else as_dataset(validation, self.device)
+        self.data = as_rows(data, self.device)
+        self.validation = None if validation is None else as_rows(validation, self.device)
         self.objective: Objective = SGVB() if objective is None else objective
         self.batch_size = min(batch_size, len(self.data))
         self.length = Length.of(epochs, steps, samples_seen, len(self.data), self.batch_size)

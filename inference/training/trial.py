@@ -13,7 +13,7 @@ from ..graphs.agreement import agree
 from ..graphs.graph import CannotCaptureError, first_line
 from ..graphs.python_state import PythonState
 from ..objectives import Batch
-from ..pairs.data import Dataset, Tensors
+from ..pairs.data import Rows, Tensors
 from .optimizer_updates import Update
 from .step import EagerStep, NotFinite, Report
 
@@ -32,7 +32,7 @@ class Trial:
         broken: The flag of a captured step.
     """
 
-    def __init__(self, eager: EagerStep, data: Dataset, updates: dict[str, Update], broken: Tensor) -> None:
+    def __init__(self, eager: EagerStep, data: Rows, updates: dict[str, Update], broken: Tensor) -> None:
         self.eager, self.data, self.updates, self.broken = eager, data, updates, broken
         self.python = self._python()
 
@@ -163,7 +163,7 @@ class _Result:
         self.state = [value.detach().clone() for value in state]
 
 
-def rows_of(data: Dataset) -> list[Tensor]:
+def rows_of(data: Rows) -> list[Tensor]:
     """The tensors that a data set's rows lie in, where it is made of tensors."""
     return [data] if isinstance(data, Tensor) else list(data.parts) if isinstance(data, Tensors) else []
 

@@ -27,7 +27,7 @@ from aevb.data.beside import with_holes, with_labels, with_row_numbers
 from aevb.data.splits import as_matrix
 from aevb.inference import MCEM, SGVB, NonFiniteError, Pair, fit
 from aevb.inference.pairs.contract import check_rows
-from aevb.inference.pairs.data import Tensors, as_dataset
+from aevb.inference.pairs.data import Tensors, as_rows
 from aevb.models import LatentVariableModel, likelihoods, networks, priors
 
 HERE = Path(__file__).resolve().parents[2]
@@ -221,12 +221,12 @@ def _sgd(lr):
 
 TRAINER = {
     "parts of unlike length": Case(lambda f: Tensors(X, X[:2]), r"got \[6, 2\]", lambda f: Tensors(X[:2], X[:2])),
-    "a number": Case(lambda f: as_dataset(3.0), "expected a tensor of rows", lambda f: as_dataset([[3.0]])),
-    "nothing": Case(lambda f: as_dataset(X[:0]), "at least one row", lambda f: as_dataset(X[:1])),
+    "a number": Case(lambda f: as_rows(3.0), "expected a tensor of rows", lambda f: as_rows([[3.0]])),
+    "nothing": Case(lambda f: as_rows(X[:0]), "at least one row", lambda f: as_rows(X[:1])),
     "words": Case(
-        lambda f: as_dataset(pd.DataFrame({"a": ["red"]})),
+        lambda f: as_rows(pd.DataFrame({"a": ["red"]})),
         "cannot be read as a tensor",
-        lambda f: as_dataset(pd.DataFrame({"a": [1]})),
+        lambda f: as_rows(pd.DataFrame({"a": [1]})),
     ),
     "two lengths": Case(_fit(epochs=1), "give one of", _fit()),
     "no length": Case(_fit(steps=0), "steps=0 must be at least 1", _fit(steps=1)),

@@ -25,7 +25,7 @@ from aevb.inference.diagnostics.latent_usage import LatentUse, Usage
 from aevb.inference.evidence import ELBO, AnnealedImportanceSampling, Evidence, ImportanceSampling, Quadrature
 from aevb.inference.evidence.elbo import mean_bound
 from aevb.inference.objectives import Batch
-from aevb.inference.pairs.data import as_dataset
+from aevb.inference.pairs.data import as_rows
 from aevb.inference.pairs.predictive import linear_probe
 from aevb.inference.posterior.hmc import advance, jittered, sample, transition, with_gradients
 from aevb.models import GaussianMixture
@@ -522,7 +522,7 @@ def test_the_gain_of_online_em_falls_with_the_step():
     pair, objective = Pair(model).check(x), EM()
     rows = torch.arange(5)
     for step in (0, 8, 98):
-        memory = objective.start(pair, as_dataset(x))
+        memory = objective.start(pair, as_rows(x))
         before = {name: value.clone() for name, value in memory.named_buffers()}
         with torch.no_grad():
             fresh = model.summarize(x[rows])

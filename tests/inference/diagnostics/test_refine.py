@@ -77,7 +77,7 @@ def test_resampling_cannot_make_a_narrow_guide_wide(known):
 def test_weights_of_resampled_draws_average_to_the_evidence(known, monkeypatch):
     model, pairs, x = known
     kept = []
-    inner = sys.modules["aevb.inference.refine"]  # the function of that name stands before the module
+    inner = sys.modules["aevb.inference.diagnostics.refine"]  # the function of that name stands before the module
     worth = inner._worth
     monkeypatch.setattr(inner, "_worth", lambda w: kept.append(w.double()) or worth(w))
     refine(pairs["wide"], x, "resample", num_draws=2000, num_candidates=5)

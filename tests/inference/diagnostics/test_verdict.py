@@ -26,7 +26,7 @@ from aevb.inference.evidence import (
     Exact,
     ImportanceSampling,
 )
-from aevb.inference.posterior.guide_versus_hmc import clouds
+from aevb.inference.posterior.guide_versus_hmc import guide_versus_hmc
 from aevb.models import ProbabilisticPCA, likelihoods
 
 SHORT = AnnealedImportanceSampling(20, 4, num_tuning=10, progress=False)
@@ -41,7 +41,7 @@ def _few(monkeypatch):
 
 
 def _only(monkeypatch, *names):
-    module = import_module("aevb.inference.verdict")  # the function of its name hides it
+    module = import_module("aevb.inference.diagnostics.verdict")  # the function of its name hides it
     monkeypatch.setattr(module, "QUESTIONS", {name: verdict_questions.QUESTIONS[name] for name in names})
 
 
@@ -351,7 +351,7 @@ def test_plain_functions_with_two_sites_are_judged():
 def test_clouds_are_those_of_the_posterior():
     model = _model()
     x = model.simulate(3)
-    drawn = clouds(_pair(model, x, narrower=0.25), x, num_draws=2000)
+    drawn = guide_versus_hmc(_pair(model, x, narrower=0.25), x, num_draws=2000)
     exact = model.posterior(x)
     assert drawn.guide.shape == drawn.chains.shape == (2000, 3, 4)
     assert (drawn.rhat < 1.05).all()
@@ -418,7 +418,7 @@ def test_the_gallery_shows_the_rows_of_the_largest_khats_or_gaps(monkeypatch):
     """Worst first; where k-hat is not known the row comes before all, and without weights the gap decides."""
     shown = []
     monkeypatch.setattr(
-        judge, "clouds", lambda pair, x: shown.append(x) or SimpleNamespace(data=[x], guide=0, chains=0)
+        judge, "guide_versus_hmc", lambda pair, x: shown.append(x) or SimpleNamespace(data=[x], guide=0, chains=0)
     )
     monkeypatch.setattr(judge.figures, "worst_inferred", lambda *drawn: drawn[3])
     x = torch.arange(7.0).unsqueeze(-1)
@@ -457,7 +457,7 @@ ALL = ["--method", "all", "--points", "12"]
 )
 @pytest.mark.usefixtures("_few_asked")
 def test_a_gallery_that_breaks_loses_nothing(error, reason, monkeypatch, tmp_path, capsys):
-    _breaks(monkeypatch, "clouds", error)
+    _breaks(monkeypatch, "guide_versus_hmc", error)
     assert main(["fit", "digits", *FIT, "--out", str(tmp_path)]) == 0
     assert main(["evidence", str(tmp_path), *ALL]) == 0
     said = capsys.readouterr().out
@@ -468,7 +468,7 @@ def test_a_gallery_that_breaks_loses_nothing(error, reason, monkeypatch, tmp_pat
 
 @pytest.mark.usefixtures("_few_asked")
 def test_a_fault_of_the_code_in_the_gallery_is_not_hidden_and_yet_loses_nothing(monkeypatch, tmp_path, capsys):
-    _breaks(monkeypatch, "clouds", AttributeError("no such name"))
+    _breaks(monkeypatch, "guide_versus_hmc", AttributeError("no such name"))
     assert main(["fit", "digits", *FIT, "--out", str(tmp_path)]) == 0
     with pytest.raises(AttributeError, match="no such name"):
         main(["evidence", str(tmp_path), *ALL])
@@ -481,7 +481,7 @@ def test_a_pair_that_no_estimator_applies_to_still_has_its_page(monkeypatch, tmp
         raise ZeroDivisionError("no samples")
 
     monkeypatch.setattr(judge, "every_estimator", lambda pair: {"broken": broken})
-    _breaks(monkeypatch, "clouds", ValueError("none"))
+    _breaks(monkeypatch, "guide_versus_hmc", ValueError("none"))
     assert main(["fit", "digits", *FIT, "--out", str(tmp_path)]) == 0
     (tmp_path / "evidence.json").unlink()  # a guide without a density has no bound at its fit either
     assert main(["evidence", str(tmp_path), *ALL]) == 0

@@ -55,16 +55,16 @@ def test_heavy_tails_scatter_less():
 
 def test_both_are_made_of_one_set_of_weights():
     from aevb.inference import Pair
-    from aevb.inference.pairs.data import as_dataset
+    from aevb.inference.pairs.data import as_rows
 
     x = torch.randn(30, 4)
     estimator = ParetoSmoothedImportanceSampling(200)
     pair = Pair(model, guide_of(0.6)).check(x)
     with pair.evaluation():
         torch.manual_seed(0)
-        plain, smoothed = estimator.both(pair, as_dataset(x))
+        plain, smoothed = estimator.both(pair, as_rows(x))
         torch.manual_seed(0)
-        again = estimator(pair, as_dataset(x))
+        again = estimator(pair, as_rows(x))
     torch.testing.assert_close(smoothed.log_px, again.log_px)
     assert plain.method == "importance" and len(plain.khat) == 30
     assert 0 < float((plain.log_px - smoothed.log_px).abs().max()) < 0.3

@@ -33,7 +33,7 @@ from aevb.inference.objectives import (
     TailAdaptive,
     WakeSleep,
 )
-from aevb.inference.pairs.data import as_dataset
+from aevb.inference.pairs.data import as_rows
 from aevb.inference.pairs.unconstrained import flatten, unflatten
 
 
@@ -100,7 +100,7 @@ def _batch(data, step=0):
 
 
 def _reported(objective, pair, data, name):
-    memory = objective.start(pair, as_dataset(data))
+    memory = objective.start(pair, as_rows(data))
     told = {}
     for phase in objective(pair, _batch(data), memory):
         told |= phase.report
@@ -193,7 +193,7 @@ def test_objectives_that_need_paths_refuse_worlds_without():
             continue
         for world in stuck:
             with pytest.raises(ValueError, match="rsample"):
-                case.make().start(_pair(world), as_dataset(world.data))
+                case.make().start(_pair(world), as_rows(world.data))
         assert key
 
 
@@ -231,7 +231,7 @@ def test_the_models_gradient_is_that_of_log_px_where_the_guide_is_exact(key, nam
     exact = _grid_gradient(world, *_GRIDS[name])
     pair, data = _pair(world), _repeated(world.data, 100)
     objective = case.make()
-    memory = objective.start(pair, as_dataset(data))
+    memory = objective.start(pair, as_rows(data))
     found = {name: [] for name in exact}
     for _ in range(8):
         phase = next(iter(objective(pair, _batch(data), memory)))
@@ -310,7 +310,7 @@ def test_transitions_of_monte_carlo_em_leave_the_posterior_as_it_is(name):
     data = _repeated(world.data, 300)
     pair = Pair(world.model, world.guide).eval().check(world.data)
     objective = MCEM(num_leapfrog=3, num_updates=1, step_size=0.4, target_accept=0.8)
-    memory = objective.start(Pair(world.model).check(world.data), as_dataset(data))
+    memory = objective.start(Pair(world.model).check(world.data), as_rows(data))
     with torch.no_grad():
         memory.positions.copy_(flatten(pair, pair.sample_guide(data))[0])
         before = pair.log_joint(unflatten(pair, memory.positions.unsqueeze(0))[0], data)[0]
