@@ -44,6 +44,7 @@ class BatchNormNormal(AmortizedGuide):
         Chinese), the two-sided variant. https://kexue.fm/archives/7381
     """
 
+    name = "batch-norm-normal"
     support = "real"
 
     def __init__(

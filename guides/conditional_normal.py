@@ -32,6 +32,7 @@ class ConditionalNormal(nn.Module):
         https://arxiv.org/abs/1406.5298
     """
 
+    name = "conditional-normal"
     support = "real"
 
     def __init__(self, latent_dim: int, encoder: nn.Module, num_classes: int) -> None:

@@ -29,6 +29,7 @@ class Dirichlet(AmortizedGuide):
         Dirichlet Variational Autoencoder (Joo et al., 2019). https://arxiv.org/abs/1901.02739
     """
 
+    name = "dirichlet"
     support = "simplex"
 
     def __init__(self, latent_dim: int, encoder: nn.Module) -> None:

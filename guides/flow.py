@@ -44,6 +44,7 @@ class Flow(AmortizedGuide):
         Neural Spline Flows (Durkan et al., 2019). https://arxiv.org/abs/1906.04032
     """
 
+    name = "flow"
     support = "real"
 
     def __init__(

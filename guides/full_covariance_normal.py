@@ -25,6 +25,7 @@ class FullCovarianceNormal(AmortizedGuide):
         https://arxiv.org/abs/1906.02691
     """
 
+    name = "full-covariance-normal"
     support = "real"
     rows: Tensor
     columns: Tensor

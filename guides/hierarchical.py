@@ -34,6 +34,7 @@ class Hierarchical(nn.Module):
         https://arxiv.org/abs/1509.00519
     """
 
+    name = "hierarchical"
     support = "real"
 
     def __init__(

@@ -172,6 +172,7 @@ class ConcatenatedNoise(AmortizedGuide):
         https://arxiv.org/abs/1701.04722
     """
 
+    name = "implicit"
     support = "real"
 
     def __init__(

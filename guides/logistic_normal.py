@@ -30,6 +30,7 @@ class LogisticNormal(AmortizedGuide):
         https://arxiv.org/abs/1703.01488
     """
 
+    name = "logistic-normal"
     support = "simplex"
 
     def __init__(self, latent_dim: int, encoder: nn.Module) -> None:

@@ -28,6 +28,7 @@ class LowRankNormal(AmortizedGuide):
         (Ong, Nott & Smith, 2018). https://arxiv.org/abs/1701.03208
     """
 
+    name = "low-rank-normal"
     support = "real"
 
     def __init__(self, latent_dim: int, encoder: nn.Module, rank: int = 2) -> None:

@@ -30,6 +30,8 @@ class MaskedNormal(Normal):
         https://arxiv.org/abs/1807.03653
     """
 
+    name = "masked-normal"
+
     def posterior(self, x: Tensor) -> dist.TorchDistribution:
         """Return q(z|x), batch `x.shape[:-1]`, event `[D]`."""
         observed = ~x.isnan()

@@ -34,6 +34,7 @@ class MeanField(nn.Module):
         https://arxiv.org/abs/1206.7051
     """
 
+    name = "mean-field"
     support = "real"
 
     def __init__(self, num_points: int, latent_dim: int) -> None:

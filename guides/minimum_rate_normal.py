@@ -34,6 +34,7 @@ class MinimumRateNormal(AmortizedGuide):
         https://arxiv.org/abs/1901.03416
     """
 
+    name = "minimum-rate-normal"
     support = "real"
 
     def __init__(self, latent_dim: int, encoder: nn.Module, rate: float = 1.0) -> None:

@@ -48,6 +48,7 @@ class NoiseBasis(AmortizedGuide):
         https://arxiv.org/abs/1701.04722
     """
 
+    name = "noise-basis"
     support = "real"
 
     def __init__(

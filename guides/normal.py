@@ -26,6 +26,7 @@ class Normal(AmortizedGuide):
         https://arxiv.org/abs/1312.6114
     """
 
+    name = "normal"
     support = "real"
 
     def __init__(self, latent_dim: int, encoder: nn.Module) -> None:

@@ -28,6 +28,7 @@ class PowerSpherical(AmortizedGuide):
         https://arxiv.org/abs/2006.04437
     """
 
+    name = "power-spherical"
     support = "sphere"
 
     def __init__(self, latent_dim: int, encoder: nn.Module) -> None:

@@ -28,6 +28,7 @@ class RelaxedCategorical(AmortizedGuide):
         https://arxiv.org/abs/1611.01144
     """
 
+    name = "relaxed-categorical"
     support = "simplex"
 
     def __init__(self, latent_dim: int, encoder: nn.Module, temperature: float = 0.5) -> None:

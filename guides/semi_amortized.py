@@ -47,6 +47,7 @@ class SemiAmortized(AmortizedGuide):
         order gradients). https://arxiv.org/abs/1802.02550
     """
 
+    name = "semi-amortized"
     support = "real"
     noise: Tensor
     model: _LogJoint

@@ -31,6 +31,7 @@ class VonMisesFisher(AmortizedGuide):
         https://arxiv.org/abs/1804.00891
     """
 
+    name = "von-mises-fisher"
     support = "sphere"
 
     def __init__(self, latent_dim: int, encoder: nn.Module) -> None:

@@ -11,16 +11,16 @@ from .latent_variable_model import LatentVariableModel
 from .probabilistic_pca import ProbabilisticPCA
 
 __all__ = [
-    "ClusteringModel",
-    "ConditionalModel",
-    "FactorAnalysis",
-    "GaussianMixture",
-    "HierarchicalModel",
     "LatentVariableModel",
-    "ProbabilisticPCA",
+    "HierarchicalModel",
+    "ConditionalModel",
+    "ClusteringModel",
     "distributions",
     "eight_schools",
+    "FactorAnalysis",
+    "GaussianMixture",
     "likelihoods",
     "networks",
     "priors",
+    "ProbabilisticPCA",
 ]

@@ -45,6 +45,7 @@ class ClusteringModel(LatentVariableModel):
         https://arxiv.org/abs/1611.05148
     """
 
+    name = "clustering"
     prior: MixtureOfGaussians
 
     def __init__(

@@ -55,6 +55,8 @@ class ConditionalModel(nn.Module):
         https://arxiv.org/abs/1406.5298
     """
 
+    name = "conditional"
+
     def __init__(
         self,
         prior: nn.Module,

@@ -41,6 +41,8 @@ class HierarchicalModel(nn.Module):
         https://arxiv.org/abs/1509.00519
     """
 
+    name = "hierarchical"
+
     def __init__(
         self,
         latent_dim: int,

@@ -41,6 +41,8 @@ class LatentVariableModel(nn.Module):
         https://arxiv.org/abs/1312.6114
     """
 
+    name = "latent-variable"
+
     def __init__(self, prior: nn.Module, decoder: nn.Module, likelihood: nn.Module, *, missing: bool = False) -> None:
         super().__init__()
         self.prior = prior

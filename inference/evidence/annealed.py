@@ -65,6 +65,7 @@ class AnnealedImportanceSampling:
         Bayes (Mescheder, Nowozin & Geiger, 2017) for the moments, https://arxiv.org/abs/1701.04722
     """
 
+    name = "ais"
     num_temperatures: int = 1000
     num_chains: int = 16
     start: str = "guide"

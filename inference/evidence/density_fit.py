@@ -60,6 +60,7 @@ class DensityFit:
         Auto-Encoding Variational Bayes (Kingma & Welling, 2013), appendix D, https://arxiv.org/abs/1312.6114
     """
 
+    name = "density-fit"
     kind: str = "gaussian"
     num_samples: int = 50
     num_chains: int = 10

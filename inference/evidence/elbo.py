@@ -28,6 +28,7 @@ class ELBO:
         Auto-Encoding Variational Bayes (Kingma & Welling, 2013), eq. (2), https://arxiv.org/abs/1312.6114
     """
 
+    name = "elbo"
     num_samples: int = 100
 
     def __post_init__(self) -> None:

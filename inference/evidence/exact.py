@@ -51,6 +51,8 @@ class Exact:
         ('exact', 0.0)
     """
 
+    name = "exact"
+
     def __call__(self, pair: Pair, data: Rows) -> Evidence:
         """Work out log p(x) of every datapoint."""
         own = getattr(pair.model.fn, "log_evidence", None)

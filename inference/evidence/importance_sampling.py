@@ -55,6 +55,7 @@ class ImportanceSampling:
         Pareto Smoothed Importance Sampling (Vehtari et al., 2015), https://arxiv.org/abs/1507.02646
     """
 
+    name = "importance"
     num_samples: int = 5000
     rows: int = 1000
     precision: str = "float32"

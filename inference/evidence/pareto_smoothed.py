@@ -44,6 +44,8 @@ class ParetoSmoothedImportanceSampling(ImportanceSampling):
         Pareto Smoothed Importance Sampling (Vehtari et al., 2024), sec. 2.2, https://arxiv.org/abs/1507.02646
     """
 
+    name = "psis"
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.num_samples < FEWEST_FOR_KHAT:

@@ -64,6 +64,7 @@ class Quadrature:
         An Adaptive Algorithm for Numerical Integration over an N-dimensional Cube (van Dooren & de Ridder, 1976)
     """
 
+    name = "quadrature"
     num_cells: int | None = None
     most_points: int = 300_000
 

@@ -139,6 +139,8 @@ class BidirectionalMonteCarlo(AnnealedImportanceSampling):
         https://arxiv.org/abs/1511.02543
     """
 
+    name = "bdmc"
+
     def __call__(self, pair: Pair, data: Rows) -> Evidence:
         """Bound log p(x) of as many simulated datapoints from both sides."""
         found = _sandwich(pair, data, self)

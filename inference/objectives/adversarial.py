@@ -95,6 +95,7 @@ class AdversarialVB:
         Nowozin & Geiger, 2017), eqs. (3.3), (3.7), Algorithms 1 and 2, https://arxiv.org/abs/1701.04722
     """
 
+    name = "avb"
     adaptive_contrast: bool = False
     critic_steps: int = 1
     critic: nn.Module | CriticFactory = ResidualCritic

@@ -55,6 +55,7 @@ class KLAnnealing:
         beta-VAE (Higgins et al., 2017)
     """
 
+    name = "kl-annealing"
     schedule: str = "linear"
     beta: float = 1.0
     steps: int = 2000

@@ -36,6 +36,7 @@ class DReG:
         https://arxiv.org/abs/1810.04152
     """
 
+    name = "dreg"
     num_samples: int = 5
 
     def __post_init__(self) -> None:

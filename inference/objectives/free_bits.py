@@ -43,6 +43,7 @@ class FreeBits:
         https://arxiv.org/abs/1606.04934
     """
 
+    name = "free-bits"
     floor: float = 0.25
     num_samples: int = 1
 

@@ -83,6 +83,7 @@ class FullVB:
         https://arxiv.org/abs/1312.6114
     """
 
+    name = "full-vb"
     prior_scale: float = 1.0
     init_scale: float = 0.05
     num_samples: int = 1

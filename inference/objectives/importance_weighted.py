@@ -40,6 +40,7 @@ class IWAE:
         Importance Weighted Autoencoders (Burda, Grosse & Salakhutdinov, 2015), eq. (8), https://arxiv.org/abs/1509.00519
     """
 
+    name = "iwae"
     num_samples: int = 5
 
     def __post_init__(self) -> None:

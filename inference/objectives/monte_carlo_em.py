@@ -52,6 +52,7 @@ class MCEM:
         Carlo implementation of the EM algorithm (Wei & Tanner, 1990).
     """
 
+    name = "mcem"
     num_leapfrog: int = 10
     num_updates: int = 5
     target_accept: float = 0.9

@@ -37,6 +37,7 @@ class Renyi:
         Renyi Divergence Variational Inference (Li & Turner, 2016), sec. 4, https://arxiv.org/abs/1602.02311
     """
 
+    name = "renyi"
     alpha: float = 0.5
     num_samples: int = 5
 

@@ -39,6 +39,7 @@ class ReweightedWakeSleep:
         Reweighted Wake-Sleep (Bornschein & Bengio, 2014), https://arxiv.org/abs/1406.2751
     """
 
+    name = "reweighted-wake-sleep"
     num_samples: int = 5
     guide: str = "wake"
 

@@ -68,6 +68,7 @@ class SGVB:
         Auto-Encoding Variational Bayes (Kingma & Welling, 2013), eqs. (6), (7), https://arxiv.org/abs/1312.6114
     """
 
+    name = "sgvb"
     estimator: str = "B"
     num_samples: int = 1
 

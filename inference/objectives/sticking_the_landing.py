@@ -36,6 +36,7 @@ class StickingTheLanding:
         Sticking the Landing (Roeder, Wu & Duvenaud, 2017), sec. 3, https://arxiv.org/abs/1703.09194
     """
 
+    name = "sticking-the-landing"
     num_samples: int = 1
 
     def __post_init__(self) -> None:

@@ -41,6 +41,7 @@ class TailAdaptive:
         https://arxiv.org/abs/1810.11943
     """
 
+    name = "tail-adaptive"
     num_samples: int = 5
     beta: float = 1.0
 

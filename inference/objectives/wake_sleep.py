@@ -33,6 +33,7 @@ class WakeSleep:
         the baseline of Auto-Encoding Variational Bayes (Kingma & Welling, 2013), sec. 5.
     """
 
+    name = "wake-sleep"
     num_samples: int = 1
 
     def __post_init__(self) -> None:

@@ -35,6 +35,7 @@ class Bernoulli(nn.Module):
         Auto-Encoding Variational Bayes, Kingma & Welling, 2014, arXiv 1312.6114, equation 11.
     """
 
+    name = "bernoulli"
     num_params = 1
 
     # Without it the signature would be nn.Module's (*args, **kwargs), which promises arguments.

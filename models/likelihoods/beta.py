@@ -36,6 +36,7 @@ class Beta(nn.Module):
         Loaiza-Ganem & Cunningham, 2019, arXiv 1907.06845 (beta decoders, for comparison).
     """
 
+    name = "beta"
     num_params = 2
 
     def __init__(self, *, floor: float = 1e-3) -> None:

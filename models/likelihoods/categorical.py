@@ -56,6 +56,8 @@ class Categorical(nn.Module):
         arXiv 1601.06759, section 2.3 (grey levels as classes).
     """
 
+    name = "categorical"
+
     def __init__(self, num_classes: int) -> None:
         super().__init__()
         if num_classes < 2:

@@ -103,6 +103,7 @@ class ContinuousBernoulli(nn.Module):
         Loaiza-Ganem & Cunningham, 2019, arXiv 1907.06845.
     """
 
+    name = "continuous-bernoulli"
     num_params = 1
 
     # Without it the signature would be nn.Module's (*args, **kwargs), which promises arguments.

@@ -126,6 +126,7 @@ class DiscretizedLogistic(nn.Module):
         arXiv 1606.04934, appendix C.
     """
 
+    name = "discretized-logistic"
     num_params = 2
 
     def __init__(self, levels: int = 256, *, min_scale: float = 1e-4) -> None:

@@ -35,6 +35,8 @@ class DiscretizedLogisticMixture(nn.Module):
         Modifications, Salimans, Karpathy, Chen & Kingma, 2017, arXiv 1701.05517, equations 1, 2.
     """
 
+    name = "discretized-logistic-mixture"
+
     def __init__(self, num_components: int = 5, levels: int = 256, *, min_scale: float = 1e-4) -> None:
         super().__init__()
         if num_components < 1:

@@ -35,6 +35,7 @@ class Gamma(nn.Module):
         chapter 17.
     """
 
+    name = "gamma"
     num_params = 2
 
     def __init__(self, *, floor: float = 1e-3) -> None:

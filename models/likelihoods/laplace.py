@@ -38,6 +38,8 @@ class Laplace(nn.Module):
         Shi, Siddharth, Paige & Torr, 2019, arXiv 1911.03393 (Laplace decoders).
     """
 
+    name = "laplace"
+
     def __init__(
         self,
         scale: float | Literal["learned", "per-pixel"] = 1.0,

@@ -33,6 +33,8 @@ class LogNormal(nn.Module):
         chapter 14.
     """
 
+    name = "log-normal"
+
     def __init__(
         self,
         scale: float | Literal["learned", "per-pixel"] = 1.0,

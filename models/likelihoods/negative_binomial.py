@@ -40,6 +40,7 @@ class NegativeBinomial(nn.Module):
         Yosef, 2018, Nature Methods 15, 1053-1058.
     """
 
+    name = "negative-binomial"
     num_params = 2
 
     def __init__(self, *, floor: float = 1e-6) -> None:

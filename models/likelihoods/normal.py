@@ -84,6 +84,8 @@ class Normal(nn.Module):
         arXiv 1802.04826 (unboundedness).
     """
 
+    name = "normal"
+
     def __init__(
         self,
         scale: float | Literal["learned", "per-pixel"] = 1.0,

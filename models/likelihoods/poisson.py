@@ -31,6 +31,7 @@ class Poisson(nn.Module):
         Univariate Discrete Distributions, Johnson, Kemp & Kotz, 2005, chapter 4.
     """
 
+    name = "poisson"
     num_params = 1
 
     def __init__(self, *, floor: float = 1e-6) -> None:

@@ -37,6 +37,8 @@ class StudentT(nn.Module):
         Yamanaka, Yamada & Yagi, 2018, IJCAI.
     """
 
+    name = "student-t"
+
     def __init__(
         self,
         scale: float | Literal["learned", "per-pixel"] = 1.0,

@@ -32,6 +32,7 @@ class ZeroInflatedNegativeBinomial(nn.Module):
         Yosef, 2018, Nature Methods 15, 1053-1058.
     """
 
+    name = "zero-inflated-negative-binomial"
     num_params = 3
 
     def __init__(self, *, floor: float = 1e-6) -> None:

@@ -30,6 +30,7 @@ class ZeroInflatedPoisson(nn.Module):
         Lambert, 1992, Technometrics 34, 1-14.
     """
 
+    name = "zero-inflated-poisson"
     num_params = 2
 
     def __init__(self, *, floor: float = 1e-6) -> None:

@@ -7,4 +7,11 @@ from .mlp import MLP
 from .residual_mlp import ResidualMLP
 from .standardized import Standardized
 
-__all__ = ["MLP", "ConvDecoder", "ConvEncoder", "GatedMLP", "ResidualMLP", "Standardized"]
+__all__ = [
+    "MLP",
+    "ResidualMLP",
+    "GatedMLP",
+    "ConvEncoder",
+    "ConvDecoder",
+    "Standardized",
+]

@@ -49,6 +49,9 @@ class ConvDecoder(nn.Module):
         that the stride divides).
     """
 
+    name = "conv"
+    roles = ("decoder",)
+
     def __init__(
         self,
         in_features: int,

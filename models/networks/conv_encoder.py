@@ -42,6 +42,9 @@ class ConvEncoder(nn.Module):
         Networks, Radford, Metz & Chintala, 2016, arXiv 1511.06434 (strides in place of pooling).
     """
 
+    name = "conv"
+    roles = ("encoder",)
+
     def __init__(
         self,
         image_shape: Sequence[int],

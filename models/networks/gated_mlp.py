@@ -63,6 +63,8 @@ class GatedMLP(nn.Module):
         arXiv 1612.08083, equation 1.
     """
 
+    name = "gated-mlp"
+
     def __init__(
         self,
         in_features: int,

@@ -45,6 +45,8 @@ class MLP(nn.Module):
         Auto-Encoding Variational Bayes, Kingma & Welling, 2014, arXiv 1312.6114, appendix C.
     """
 
+    name = "mlp"
+
     def __init__(
         self,
         in_features: int,

@@ -44,6 +44,8 @@ class ResidualMLP(nn.Module):
         arXiv 1603.05027, figure 1b.
     """
 
+    name = "residual-mlp"
+
     def __init__(
         self,
         in_features: int,

@@ -14,16 +14,16 @@ from .uniform_sphere import UniformSphere
 from .vamp_prior import VampPrior
 
 __all__ = [
-    "ClassConditional",
-    "Dirichlet",
-    "Flow",
-    "Laplace",
-    "LearnedNormal",
-    "LogisticNormal",
-    "MixtureOfGaussians",
-    "RelaxedCategorical",
     "StandardNormal",
+    "LearnedNormal",
+    "Laplace",
     "StudentT",
-    "UniformSphere",
+    "MixtureOfGaussians",
     "VampPrior",
+    "Flow",
+    "UniformSphere",
+    "Dirichlet",
+    "LogisticNormal",
+    "RelaxedCategorical",
+    "ClassConditional",
 ]

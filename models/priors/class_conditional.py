@@ -26,6 +26,7 @@ class ClassConditional(nn.Module):
         (Sohn, Lee & Yan, 2015), section 4, where the prior is conditional.
     """
 
+    name = "class-conditional"
     support = "real"
     takes_label = True
 

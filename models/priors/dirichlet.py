@@ -22,6 +22,7 @@ class Dirichlet(nn.Module):
         is of the composition family. https://arxiv.org/abs/1312.6114
     """
 
+    name = "dirichlet"
     support = "simplex"
     zeros: Tensor
 

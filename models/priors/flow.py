@@ -37,6 +37,7 @@ class Flow(nn.Module):
         Density estimation using Real NVP (Dinh et al., 2017). https://arxiv.org/abs/1605.08803
     """
 
+    name = "flow"
     support = "real"
 
     def __init__(

@@ -22,6 +22,7 @@ class Laplace(nn.Module):
         of the location-scale family. https://arxiv.org/abs/1312.6114
     """
 
+    name = "laplace"
     support = "real"
     zeros: Tensor
 

@@ -25,6 +25,7 @@ class LearnedNormal(nn.Module):
         parameters theta. https://arxiv.org/abs/1312.6114
     """
 
+    name = "learned-normal"
     support = "real"
 
     def __init__(self, latent_dim: int) -> None:

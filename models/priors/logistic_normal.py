@@ -26,6 +26,7 @@ class LogisticNormal(nn.Module):
         https://doi.org/10.1093/biomet/67.2.261
     """
 
+    name = "logistic-normal"
     support = "simplex"
     zeros: Tensor
 

@@ -29,6 +29,7 @@ class MixtureOfGaussians(nn.Module):
         https://arxiv.org/abs/1705.07120
     """
 
+    name = "mixture-of-gaussians"
     support = "real"
 
     def __init__(self, latent_dim: int, num_components: int = 10) -> None:

@@ -25,6 +25,7 @@ class RelaxedCategorical(nn.Module):
         https://arxiv.org/abs/1611.01144
     """
 
+    name = "relaxed-categorical"
     support = "simplex"
     zeros: Tensor
 

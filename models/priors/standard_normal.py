@@ -23,6 +23,7 @@ class StandardNormal(nn.Module):
         https://arxiv.org/abs/1312.6114
     """
 
+    name = "standard-normal"
     support = "real"
     zeros: Tensor
 

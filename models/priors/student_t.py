@@ -22,6 +22,7 @@ class StudentT(nn.Module):
         of the location-scale family. https://arxiv.org/abs/1312.6114
     """
 
+    name = "student-t"
     support = "real"
     zeros: Tensor
 

@@ -32,6 +32,7 @@ class UniformSphere(nn.Module):
         https://arxiv.org/abs/1804.00891
     """
 
+    name = "uniform-sphere"
     support = "sphere"
     zeros: Tensor
 

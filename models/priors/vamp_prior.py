@@ -41,6 +41,7 @@ class VampPrior(nn.Module):
         VAE with a VampPrior (Tomczak & Welling, 2018), section 2. https://arxiv.org/abs/1705.07120
     """
 
+    name = "vamp-prior"
     posterior: Callable[[Tensor], dist.TorchDistribution]
 
     def __init__(
