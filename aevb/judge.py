@@ -11,7 +11,8 @@ from torch import Tensor
 from aevb import figures
 from aevb.findings import write_findings
 from aevb.inference import Run
-from aevb.inference.diagnostics.verdict import Verdict, every_estimator, reason, verdict
+from aevb.inference.diagnostics.every_estimator import every_estimator
+from aevb.inference.diagnostics.verdict import Verdict, reason, verdict
 from aevb.inference.evidence import Evidence
 from aevb.inference.pairs.data import as_rows
 from aevb.inference.pairs.pair import Pair
@@ -45,7 +46,7 @@ def judge(
         run: The run.
         points: The datapoints.
         split: What they are called.
-        options: Of :func:`~aevb.inference.diagnostics.verdict.every_estimator`.
+        options: Of :func:`~aevb.inference.diagnostics.every_estimator.every_estimator`.
         seed: Of the draws.
         image_shape: Of a datapoint that is a picture.
 

@@ -61,7 +61,7 @@ def _tree(path: Path) -> ast.Module:
 
 def _constants(of: ast.Module | ast.ClassDef) -> dict[str, Any]:
     """What is assigned as a plain value, by name."""
-    found = {}
+    found: dict[str, Any] = {}
     for node in of.body:
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
             with_value = isinstance(node.value, ast.Constant | ast.List | ast.Tuple)
@@ -132,7 +132,7 @@ def register(kind: str, block: Any = None) -> Any:
         raise ValueError(f"{kind} {name!r} is one of aevb's own; choose another name.")
     KINDS[kinds[kind]][name] = block
     if kind == "estimator":  # a verdict asks them all, and inference knows nothing of this list
-        import_module("aevb.inference.evidence").add_estimator(block)
+        import_module("aevb.inference.diagnostics.every_estimator").add_estimator(block)
     return block
 
 

@@ -13,28 +13,19 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from ..evidence import (
-    ELBO,
-    AnnealedImportanceSampling,
-    BidirectionalMonteCarlo,
-    DensityFit,
-    Estimator,
-    Evidence,
-    Exact,
-    ImportanceSampling,
-    ParetoSmoothedImportanceSampling,
-)
+from ..evidence import AnnealedImportanceSampling, Estimator, Evidence
 from ..evidence.provenance import provenance
 from ..pairs.data import Rows, as_rows
 from ..pairs.pair import Pair
 from ..random_state import RandomState
 from ..training.run import Run
+from .every_estimator import every_estimator
 from .verdict_questions import QUESTIONS, Case
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Verdict", "every_estimator", "reason", "verdict"]
+__all__ = ["Verdict", "reason", "verdict"]
 
 Told = Callable[[str, "Evidence | str"], None]
 
@@ -74,29 +65,6 @@ class Verdict:
             rows.append({"method": name, **{column: record.get(column) for column in told}, "seconds": seconds})
         table = pd.DataFrame(rows).set_index("method")
         return table.assign(reason=[self.refused.get(name, "") for name in table.index])
-
-
-def every_estimator(
-    pair: Pair, *, num_samples: int = 1000, num_temperatures: int = 300, num_chains: int = 8
-) -> dict[str, Estimator]:
-    """Every estimator there is, by name; those that do not apply to the pair say so when they are asked.
-
-    Args:
-        pair: The pair.
-        num_samples: Importance samples, and draws of the bound.
-        num_temperatures: Of annealing.
-        num_chains: Chains a datapoint of annealing.
-    """
-    annealing = AnnealedImportanceSampling(num_temperatures, num_chains)
-    starts = dict.fromkeys([_start(pair), "prior"])
-    return {
-        "elbo": ELBO(num_samples),
-        "importance": ImportanceSampling(num_samples),
-        "psis": ParetoSmoothedImportanceSampling(num_samples),
-        **{f"ais from the {start}": replace(annealing, start=start) for start in starts},
-        "density-fit": DensityFit(),
-        "exact": Exact(),
-    }
 
 
 def verdict(
@@ -147,25 +115,18 @@ def verdict(
     return Verdict(evidence, refused, seconds, sentences, case.doubtful, case.found, tuple(case.warnings))
 
 
-def _start(pair: Pair) -> str:
-    """Where annealed chains start best: a guide without a density still has moments."""
-    if pair.guide is None:
-        return "prior"
-    return "guide" if pair.has_density else "moments"
-
-
 def _annealing(pair: Pair, asked: Mapping[str, Estimator]) -> AnnealedImportanceSampling:
     """The annealing that an answer is about: whether its bounds meet says how far its evidence is to be trusted."""
-    every = [*asked.values(), *every_estimator(pair).values()]
+    every = (estimator for known in (asked, every_estimator(pair)) for estimator in known.values())
     first = next(estimator for estimator in every if isinstance(estimator, AnnealedImportanceSampling))
     return replace(first, checkpoint=None)  # whose chunks are of the real data
 
 
 def _ask(name: str, estimator: Estimator, pair: Pair, rows: Rows, seed: int, broken: list[str]) -> Evidence | str:
     """The evidence, or why there is none; what should have applied, and failed, is added to ``broken``."""
-    if isinstance(estimator, BidirectionalMonteCarlo):
-        return "it bounds log p(x) of simulated datapoints, not of these; whether bounds meet is asked below."
     try:
+        if (why := getattr(estimator, "applies_to", _to_every_pair)(pair)) is not None:
+            return str(why)
         with RandomState(seed, pair.example[0].device), pair.evaluation():
             found = replace(estimator(pair, rows), method=name, provenance=provenance(pair, rows))
     except Exception as error:  # one estimator that fails must not lose the others
@@ -177,6 +138,10 @@ def _ask(name: str, estimator: Estimator, pair: Pair, rows: Rows, seed: int, bro
         broken.append(name)
         return f"it is not finite on {lost} of {len(rows)} datapoints."
     return found
+
+
+def _to_every_pair(pair: Pair) -> None:
+    """Say nothing against a pair: an estimator without a word of its own refuses when it is called."""
 
 
 def _answer(name: str, question: Callable[[Case], str], case: Case) -> str:

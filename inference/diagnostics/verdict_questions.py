@@ -85,8 +85,9 @@ class Case:
 
     @property
     def weighed(self) -> Evidence | None:
-        """Evidence that knows each datapoint's k-hat."""
-        return next((found for found in self.evidence.values() if found.khat is not None), None)
+        """Evidence that knows the k-hat of the guide's weights on each datapoint; other k-hats do not speak of it."""
+        known = [found for found in self.evidence.values() if found.khat is not None and self.pair.has_density]
+        return known[0] if known else None
 
     @property
     def doubtful(self) -> Tensor:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -86,6 +87,14 @@ class AnnealedImportanceSampling:
                 raise ValueError(f"{name}={getattr(self, name)!r} is unknown; choose one of {', '.join(known)}.")
         if not 0.0 < self.target_accept < 1.0:
             raise ValueError(f"target_accept={self.target_accept} must lie in (0, 1).")
+
+    @classmethod
+    def in_verdict(cls, pair: Pair) -> dict[str, dict[str, Any]]:
+        """Anneal from where chains start best, and from the prior, by fewer temperatures and chains."""
+        # A guide without a density still has moments.
+        best = "prior" if pair.guide is None else "guide" if pair.has_density else "moments"
+        short = {"num_temperatures": 300, "num_chains": 8}
+        return {f"{cls.name} from the {start}": {**short, "start": start} for start in dict.fromkeys([best, "prior"])}
 
     def __call__(self, pair: Pair, data: Rows) -> Evidence:
         """Estimate log p(x) of every datapoint."""

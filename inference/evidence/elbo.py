@@ -35,6 +35,11 @@ class ELBO:
         if self.num_samples < 1:
             raise ValueError(f"num_samples={self.num_samples} must be at least 1.")
 
+    @classmethod
+    def in_verdict(cls, pair: Pair) -> dict[str, dict[str, int]]:
+        """Ask for as many draws as :class:`ImportanceSampling` is asked for."""
+        return {cls.name: {"num_samples": 1000}}
+
     def __call__(self, pair: Pair, data: Rows) -> Evidence:
         """Estimate the bound of every datapoint."""
         at_once = min(self.num_samples, 100)

@@ -163,7 +163,12 @@ class Evidence:
 
 
 class Estimator(Protocol):
-    """Anything that maps a checked pair and a data set to an :class:`Evidence`."""
+    """Anything that maps a checked pair and a data set to an :class:`Evidence`.
+
+    A class of estimators with a ``name`` may say more: ``in_verdict(pair)``, a class method, under which names and with
+    which options a verdict asks it (``{name: {}}`` where it says nothing); ``applies_to(pair)``, why it has no answer
+    to give in a verdict, in a sentence, or ``None``.
+    """
 
     def __call__(self, pair: Pair, data: Rows) -> Evidence:
         """Estimate log p(x) of every datapoint; called under no_grad with the pair in evaluation mode."""

@@ -53,6 +53,11 @@ class Exact:
 
     name = "exact"
 
+    @classmethod
+    def in_verdict(cls, pair: Pair) -> dict[str, dict[str, Any]]:
+        """Be asked, except where it could but integrate: quadrature is asked for that itself."""
+        return {} if _integrates(pair) else {cls.name: {}}
+
     def __call__(self, pair: Pair, data: Rows) -> Evidence:
         """Work out log p(x) of every datapoint."""
         own = getattr(pair.model.fn, "log_evidence", None)
@@ -67,6 +72,17 @@ class Exact:
         found = Quadrature()(pair, data)
         found = replace(found, method="exact", notes=(f"by quadrature on {found.num_samples} points", *found.notes))
         return found if found.direction == "exact" else _closed_form_or(found, pair, data, dim)
+
+
+def _integrates(pair: Pair) -> bool:
+    """Whether quadrature is the only way to the answer."""
+    own = callable(getattr(pair.model.fn, "log_evidence", None))
+    if own or any(_is_discrete(site.support) for site in pair.latents):
+        return False
+    try:
+        return dimension(pair) <= MOST_DIMENSIONS and not _is_gaussian(*_misfit(pair, pair.example))
+    except (ValueError, RuntimeError):  # latents without coordinates: the refusal is said when it is asked
+        return False
 
 
 def _dimension(pair: Pair) -> int:
@@ -88,15 +104,23 @@ def _gaussian(pair: Pair, data: Rows, dim: int) -> Evidence:
     answers, worst = [], 0.0
     for part in chunks(data, min(LOOKED_AT, max(1, _ROWS // (dim + 1)))):
         try:
-            off, tolerance = misfit(pair, part, flatten(pair, pair.sample_prior(part, _FAR)))
+            off, tolerance = _misfit(pair, part)
         except (ValueError, RuntimeError) as error:  # latents that no gradient reaches
             raise ValueError(_refusal(f"it has {dim} latent dimensions")) from error
-        if not off <= min(tolerance, _NEGLIGIBLE):
+        if not _is_gaussian(off, tolerance):
             raise ValueError(_refusal(f"it has {dim} latent dimensions and is not linear and Gaussian in them"))
         answers.append(gaussian_posterior(pair, part).log_px)
         worst = max(worst, off)
     note = f"the closed form of a linear-Gaussian model (log p(x, z) is quadratic in z within {worst:.1g} nats)"
     return _evidence(answers, 0, note)
+
+
+def _misfit(pair: Pair, part: Data) -> tuple[float, float]:
+    return misfit(pair, part, flatten(pair, pair.sample_prior(part, _FAR)))
+
+
+def _is_gaussian(off: float, tolerance: float) -> bool:
+    return off <= min(tolerance, _NEGLIGIBLE)
 
 
 def _enumerated(pair: Pair, data: Rows, discrete: list[str]) -> Evidence:

@@ -65,6 +65,11 @@ class ImportanceSampling:
             raise ValueError(f"num_samples={self.num_samples} and rows={self.rows} must be at least 1.")
         check_precision(self.precision)
 
+    @classmethod
+    def in_verdict(cls, pair: Pair) -> dict[str, dict[str, int]]:
+        """Ask for a thousand draws, which tell whether more would help."""
+        return {cls.name: {"num_samples": 1000}}
+
     def __call__(self, pair: Pair, data: Rows) -> Evidence:
         """Estimate log p(x) of every datapoint."""
         return with_rounding(joined([self.averaged(log_weights) for log_weights in self.log_weights(pair, data)]), pair)

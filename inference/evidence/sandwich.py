@@ -141,6 +141,15 @@ class BidirectionalMonteCarlo(AnnealedImportanceSampling):
 
     name = "bdmc"
 
+    @classmethod
+    def in_verdict(cls, pair: Pair) -> dict[str, dict[str, Any]]:
+        """Be listed; whether the bounds meet is a question of its own."""
+        return {cls.name: {}}
+
+    def applies_to(self, pair: Pair) -> str:
+        """Say that these numbers are of other data."""
+        return "it bounds log p(x) of simulated datapoints, not of these; whether bounds meet is asked below."
+
     def __call__(self, pair: Pair, data: Rows) -> Evidence:
         """Bound log p(x) of as many simulated datapoints from both sides."""
         found = _sandwich(pair, data, self)

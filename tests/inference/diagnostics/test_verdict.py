@@ -18,7 +18,7 @@ from aevb.__main__ import main
 from aevb.inference import Pair, verdict
 from aevb.inference.diagnostics import verdict_questions
 from aevb.inference.diagnostics.doctor import Finding
-from aevb.inference.diagnostics.verdict import every_estimator
+from aevb.inference.diagnostics.every_estimator import every_estimator
 from aevb.inference.evidence import (
     ELBO,
     AnnealedImportanceSampling,
@@ -30,6 +30,7 @@ from aevb.inference.posterior.guide_versus_hmc import guide_versus_hmc
 from aevb.models import ProbabilisticPCA, likelihoods
 
 SHORT = AnnealedImportanceSampling(20, 4, num_tuning=10, progress=False)
+WORLDS = {name: worlds.once(name) for name in ("normal", "coin", "gamma_poisson")}
 FEW = {"elbo": ELBO(200), "importance": ImportanceSampling(200), "ais": SHORT, "exact": Exact()}
 
 
@@ -384,7 +385,7 @@ def test_the_command_judges_a_run(guide, tmp_path, capsys):
         assert "does not apply" in said and "importance" in said
         assert pd.isna(table.loc["importance", "mean"]) and "ais from the moments" in records
     else:
-        assert records["exact"]["num_points"] == 12
+        assert records["quadrature"]["num_points"] == 12 and "exact" not in table.index  # which could but do the same
 
 
 def _judged(folder, said):
@@ -501,3 +502,23 @@ def test_every_estimator_starts_chains_where_the_guide_allows():
     x = model.simulate(20)
     assert "ais from the guide" in every_estimator(_pair(model, x))
     assert "ais from the guide" not in every_estimator(Pair(model, None).check(x))
+
+
+def test_every_estimator_of_the_package_is_asked_and_exact_where_it_knows_more_than_quadrature():
+    asked = {name: every_estimator(Pair(w.model, w.guide).check(w.x)) for name, w in WORLDS.items()}
+    known = {"elbo", "importance", "psis", "ais from the guide", "ais from the prior", "bdmc", "density-fit"}
+    assert {name: set(found) - known for name, found in asked.items()} == {
+        "normal": {"exact", "quadrature"},  # linear and Gaussian
+        "coin": {"exact", "quadrature"},  # enumerated
+        "gamma_poisson": {"quadrature"},
+    }
+    assert set(asked["normal"]) >= known
+
+
+def test_options_for_all_reach_every_estimator_that_has_them():
+    w = WORLDS["normal"]
+    asked = every_estimator(Pair(w.model, w.guide).check(w.x), num_samples=60, num_chains=5, num_temperatures=7)
+    samples = {name: one.num_samples for name, one in asked.items() if hasattr(one, "num_samples")}
+    assert samples == dict.fromkeys(("elbo", "importance", "psis", "density-fit"), 60)
+    assert all(one.num_chains == 5 for name, one in asked.items() if hasattr(one, "num_chains"))
+    assert asked["ais from the prior"].num_temperatures == asked["bdmc"].num_temperatures == 7
