@@ -1,7 +1,8 @@
 """Build a pair from names: what the command's flags mean in Python.
 
 A block's constructor is given what it asks for by name (``latent_dim``, ``data_dim``, ``image_shape``, ``encoder``,
-``posterior``...); all other parameters are the user's options.
+``posterior``...); all other parameters are the user's options. Which blocks fit each other, and what the data are
+dressed with, follows from what their classes declare (:mod:`aevb.partners`); no block is known here by its name.
 """
 
 import inspect
@@ -13,13 +14,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from aevb import registry
+from aevb import partners, registry
 from aevb.data import Dataset
 from aevb.data.beside import with_holes, with_labels, with_row_numbers
 from aevb.inference import MAP
 from aevb.inference.objectives import Objective
 from aevb.models import likelihoods, networks
-from aevb.models.priors import VampPrior
 from aevb.scales import pixels, units, within_unit_interval
 
 __all__ = ["Recipe", "build", "check_standardized", "build_objective", "build_optimizer", "build_pair", "dress"]
@@ -55,21 +55,22 @@ class Recipe:
             raise ValueError(f"latent-dim {self.latent_dim} must be at least 1.")
         if not self.hidden or min(self.hidden) < 1:
             raise ValueError(f"hidden {list(self.hidden)} must be one or more positive widths.")
-        model, guide = self.model, self.guide
-        if model == "auto":
-            brought = {"hierarchical": "hierarchical", "conditional-normal": "conditional"}.get(guide)
-            model = brought or ("conditional" if self.prior == "class-conditional" else "latent-variable")
+        model = partners.model_for(self.prior, self.guide) if self.model == "auto" else self.model
+        guide = self.guide
         if guide == "auto":
-            labelled = model == "conditional" or (model == "clustering" and bool(self.label_share))
-            missing = "masked-normal" if self.missing_share else "normal"
-            guide = "conditional-normal" if labelled else "hierarchical" if model == "hierarchical" else missing
+            guide = partners.guide_for(model, labels=bool(self.label_share), holes=bool(self.missing_share))
         object.__setattr__(self, "model", model)
         object.__setattr__(self, "guide", guide)
 
     @property
+    def beside(self) -> frozenset[str]:
+        """What the guide is shown beside the data, or in them: ``labels``, ``rows``, ``holes``."""
+        return partners.declared("guides", self.guide).needs
+
+    @property
     def labels(self) -> float | None:
         """The share of the training labels that the pair is given; None where it takes none."""
-        if self.guide == "conditional-normal":
+        if "labels" in self.beside:
             return 1.0 if self.label_share is None else self.label_share
         return None
 
@@ -80,16 +81,18 @@ def dress(data: Dataset, recipe: Recipe) -> Dataset:
     Raises:
         ValueError: The data have no labels, or a share that was asked for has no use in the recipe.
     """
-    if recipe.missing_share and recipe.guide != "masked-normal":
-        raise ValueError(f"missing-share is for --guide masked-normal, and guide {recipe.guide} does not see holes.")
+    if recipe.missing_share and "holes" not in recipe.beside:
+        shown = " or ".join(partners.guides_that_need("holes"))
+        raise ValueError(f"missing-share is for --guide {shown}, and guide {recipe.guide} does not see holes.")
     if recipe.label_share is not None and recipe.labels is None:
+        guides, models = partners.guides_that_need("labels"), partners.models_that_take("labels")
         raise ValueError(
             f"label-share is for pairs that are given labels, and model {recipe.model} with guide {recipe.guide} is "
-            "given none; take --model conditional, or --model clustering with --guide conditional-normal."
+            f"given none; take --guide {' or '.join(guides)}, with --model {' or '.join(models)}."
         )
     if recipe.labels is not None:
         return with_labels(data, recipe.labels)
-    if recipe.guide == "mean-field":
+    if "rows" in recipe.beside:
         return with_row_numbers(data)
     return with_holes(data, recipe.missing_share) if recipe.missing_share else data
 
@@ -107,7 +110,7 @@ def build_pair(recipe: Recipe, data: Dataset, seed: int = 0) -> tuple[nn.Module,
     """
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        check_words(recipe)
+        partners.check_names(recipe.model, recipe.prior, recipe.guide)
         parts = _Parts(recipe, data)
         # A guide that refines itself on the model is built after it, a prior made of the guide's network after that.
         wants_model = "model" in inspect.signature(registry.find("guides", recipe.guide)).parameters
@@ -119,15 +122,15 @@ def build_pair(recipe: Recipe, data: Dataset, seed: int = 0) -> tuple[nn.Module,
             model = parts.model({"posterior": getattr(guide, "posterior", None)})
         prior = getattr(model, "prior", None)
         if prior is not None:
-            check_partners(recipe, prior, guide)
+            check_spaces(recipe, prior, guide)
             _start_from_data(prior, data)
     return model, guide
 
 
-def _start_from_data(prior: nn.Module, data: Dataset) -> None:
-    """Put pseudo-inputs on training rows: from noise they would have to find the data first."""
-    if isinstance(prior, VampPrior):
-        x = pixels(data.train[torch.randperm(len(data.train))[: prior.num_pseudo_inputs]])
+def _start_from_data(prior: Any, data: Dataset) -> None:
+    """Put what is learned in the space of the data on training rows: from noise it would have to find them first."""
+    if hasattr(prior, "initialize_from"):
+        x = pixels(data.train[torch.randperm(len(data.train))[: prior.initial_rows]])
         prior.initialize_from(torch.where(x.isnan(), x.nanmean(0).nan_to_num(0.5), x))
 
 
@@ -152,7 +155,6 @@ class _Parts:
             "levels": data.levels,
             "bounded": within_unit_interval(data),
             "num_classes": self.classes or None,
-            "top_dim": recipe.model_args.get("top_dim"),
         }
 
     def model(self, shared: dict[str, Any]) -> nn.Module:
@@ -164,31 +166,39 @@ class _Parts:
             likelihood = likelihoods.Standardized(likelihood, **self.units)
         prior = build("priors", recipe.prior, self.common | shared, recipe.prior_args)
         outputs = {
-            "in_features": recipe.latent_dim + (self.classes if recipe.model == "conditional" else 0),
+            "in_features": recipe.latent_dim + self.columns(partners.declared("models", recipe.model).extra_inputs),
             "out_features": likelihood.num_params * self.width,
             "num_params": likelihood.num_params,
             "hidden": list(reversed(recipe.hidden)),  # the decoder mirrors the encoder
         }
         decoder = build("decoders", recipe.network, self.common | outputs, recipe.network_args)
         blocks = {"prior": prior, "decoder": decoder, "likelihood": likelihood}
-        options: dict[str, Any] = {"missing": recipe.guide == "masked-normal", "num_components": self.classes or None}
+        options: dict[str, Any] = {"missing": "holes" in recipe.beside, "num_components": self.classes or None}
         # Labels that are withheld are summed out: so the datapoints without one teach the classes too.
         options |= {"unlabelled": "sum" if recipe.labels not in (None, 1.0) else None}
         model: nn.Module = build("models", recipe.model, self.common | options | blocks, recipe.model_args)
         return model
 
     def guide(self, shared: dict[str, Any]) -> nn.Module:
-        beside = {"masked-normal": self.width, "conditional-normal": self.classes}
-        given = self.common | {"in_features": self.width + beside.get(self.recipe.guide, 0)}
+        extra = partners.declared("guides", self.recipe.guide).extra_inputs
+        given = self.common | {"in_features": self.width + self.columns(extra)}
         encoder: Any = None
         if "encoder" in inspect.signature(registry.find("guides", self.recipe.guide)).parameters:
             encoder = build("encoders", self.recipe.network, given, self.recipe.network_args)
             if self.units is not None:
-                masked = self.recipe.guide == "masked-normal"
-                encoder = networks.Standardized(encoder, **self.units, masked=masked)
+                encoder = networks.Standardized(encoder, **self.units, masked="mask" in extra)
         options = self.recipe.guide_args
-        guide: nn.Module = build("guides", self.recipe.guide, self.common | shared | {"encoder": encoder}, options)
+        # What was set of the model alone (the width of its upper layer) holds for its guide as well.
+        common = {**self.recipe.model_args, **self.common, **shared, "encoder": encoder}
+        guide: nn.Module = build("guides", self.recipe.guide, common, options)
         return guide
+
+    def columns(self, extra_inputs: tuple[str, ...]) -> int:
+        """How many columns stand beside a network's own inputs."""
+        known = {"labels": self.classes, "mask": self.width}
+        if unknown := set(extra_inputs) - known.keys():
+            raise ValueError(f"extra_inputs {sorted(unknown)} are unknown; known: {', '.join(known)}.")
+        return sum(known[extra] for extra in extra_inputs)
 
 
 def build(kind: str, name: str, given: Options, options: Options) -> Any:
@@ -213,77 +223,24 @@ def build(kind: str, name: str, given: Options, options: Options) -> Any:
         raise ValueError(f"{name} cannot take {dict(options)}: {error}.") from error
 
 
-# What a block asks of its partners beyond a common space.
-_NEEDS_MODEL = {"hierarchical": ("hierarchical",), "conditional-normal": ("conditional", "clustering")}
-_OWN_PRIOR = {"hierarchical": "standard-normal", "clustering": "mixture-of-gaussians"}
-_NOT_VAMP = ("semi-amortized", "mean-field", "conditional-normal")
-
-
-def fitting_guides(prior: str, space: str | None = None) -> list[str]:
-    """The guides that go with a prior: those on its space, which the VampPrior takes from its guide."""
-    space = _space(registry.find("priors", prior)) if space is None else space
-    if prior == "class-conditional":
-        return ["conditional-normal"]
-    if prior == "vamp-prior":
-        implicit = ("implicit", "noise-basis", "hierarchical")
-        return [name for name in registry.GUIDES if name not in (*_NOT_VAMP, *implicit)]
-    alone = [name for name in registry.GUIDES if name != "hierarchical" or prior == "standard-normal"]
-    return [name for name in alone if _space(registry.find("guides", name)) == space]
-
-
-def check_words(recipe: Recipe) -> None:
-    """Refuse names that cannot stand together, before anything is built.
-
-    Raises:
-        ValueError: The message names the two, and partners that fit.
-    """
-    prior, guide, model = recipe.prior, recipe.guide, recipe.model
-    for kind, name in (("models", model), ("priors", prior), ("guides", guide)):
-        registry.find(kind, name)
-    partners = f"guides for prior {prior}: {', '.join(fitting_guides(prior))}."
-    if prior == "vamp-prior" and guide in _NOT_VAMP:
-        raise ValueError(
-            f"prior {prior} is made of the posteriors of data alone, and guide {guide} has none; {partners}"
-        )
-    if model in _OWN_PRIOR and prior not in ("standard-normal", _OWN_PRIOR[model]):
-        raise ValueError(
-            f"model {model}, with guide {guide}, has a prior of its own in place of prior {prior}; {partners}"
-        )
-    if prior == "class-conditional" and guide != "conditional-normal":
-        raise ValueError(f"prior {prior} is given labels, which guide {guide} does not see; {partners}")
-    if (model == "hierarchical") != (guide == "hierarchical"):
-        raise ValueError(
-            f"model {model} and guide {guide} have different latents; --model hierarchical has its own guide."
-        )
-    if model == "conditional" and guide != "conditional-normal":
-        raise ValueError(f"model {model} is given labels, which guide {guide} does not see; take conditional-normal.")
-    if guide in _NEEDS_MODEL and model not in _NEEDS_MODEL[guide]:
-        raise ValueError(f"guide {guide} goes with --model {' or '.join(_NEEDS_MODEL[guide])}, not with {model}.")
-
-
-def check_partners(recipe: Recipe, prior: nn.Module, guide: nn.Module) -> None:
+def check_spaces(recipe: Recipe, prior: nn.Module, guide: nn.Module) -> None:
     """Refuse a prior and a guide that live on different spaces, and name guides that fit."""
     try:
-        if not getattr(prior, "takes_label", False):
+        if not partners.declared("priors", recipe.prior).needs:
             law = prior()
             law.log_prob(law.sample())
     except NotImplementedError as error:
         raise ValueError(
             f"prior {recipe.prior} is made of its guide's density, but guide {recipe.guide} has none; guides that have "
-            "one: normal, full-covariance-normal, flow, ..."
+            f"one: {', '.join(partners.guides_for(recipe.prior))}."
         ) from error
-    space, reached = _space(prior), _space(guide)
+    space, reached = partners.space(prior), partners.space(guide)
     if space is None or reached is None or space == reached:
         return
     raise ValueError(
         f"prior {recipe.prior} lives on the {space}, guide {recipe.guide} on the {reached}; "
-        f"guides for this prior: {', '.join(fitting_guides(recipe.prior, space)) or 'none'}."
+        f"guides for this prior: {', '.join(partners.guides_for(recipe.prior, space)) or 'none'}."
     )
-
-
-def _space(block: Any) -> str | None:
-    support = getattr(block, "support", None)
-    return support if isinstance(support, str) else None
 
 
 def check_standardized(recipe: Recipe, objective: Objective) -> None:
@@ -294,8 +251,8 @@ def check_standardized(recipe: Recipe, objective: Objective) -> None:
     """
     if recipe.standardize and "critic" in objective.trains:
         raise ValueError(
-            "standardize does not reach the critic of avb, which is shown the data as they are; write the standardised "
-            "columns into the file, or take an objective without a critic."
+            "standardize does not reach the objective's critic, which is shown the data as they are; write the "
+            "standardised columns into the file, or take an objective without a critic."
         )
 
 

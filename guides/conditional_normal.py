@@ -33,6 +33,8 @@ class ConditionalNormal(nn.Module):
     """
 
     name = "conditional-normal"
+    needs = frozenset({"labels"})
+    extra_inputs = ("labels",)  # of the encoder, beside the data
     support = "real"
 
     def __init__(self, latent_dim: int, encoder: nn.Module, num_classes: int) -> None:

@@ -35,6 +35,7 @@ class Hierarchical(nn.Module):
     """
 
     name = "hierarchical"
+    latents = ("z1", "z2")
     support = "real"
 
     def __init__(

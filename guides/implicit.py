@@ -173,6 +173,7 @@ class ConcatenatedNoise(AmortizedGuide):
     """
 
     name = "implicit"
+    has_density = False
     support = "real"
 
     def __init__(

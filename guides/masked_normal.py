@@ -31,6 +31,8 @@ class MaskedNormal(Normal):
     """
 
     name = "masked-normal"
+    needs = frozenset({"holes"})
+    extra_inputs = ("mask",)  # of the encoder, beside the data
 
     def posterior(self, x: Tensor) -> dist.TorchDistribution:
         """Return q(z|x), batch `x.shape[:-1]`, event `[D]`."""

@@ -35,6 +35,7 @@ class MeanField(nn.Module):
     """
 
     name = "mean-field"
+    needs = frozenset({"rows"})
     support = "real"
 
     def __init__(self, num_points: int, latent_dim: int) -> None:

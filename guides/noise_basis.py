@@ -49,6 +49,7 @@ class NoiseBasis(AmortizedGuide):
     """
 
     name = "noise-basis"
+    has_density = False
     support = "real"
 
     def __init__(

@@ -46,6 +46,8 @@ class ClusteringModel(LatentVariableModel):
     """
 
     name = "clustering"
+    takes = frozenset({"labels", "holes"})
+    own_prior = "mixture-of-gaussians"
     prior: MixtureOfGaussians
 
     def __init__(

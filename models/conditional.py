@@ -26,7 +26,7 @@ class ConditionalModel(nn.Module):
     Sites: "z" and the observed "x", in the plate "data" at dim -1. The label is given, not sampled.
 
     Args:
-        prior: Module whose call returns p(z), or, if its attribute `takes_label` is true, whose
+        prior: Module whose call returns p(z), or, if its attribute `needs` holds "labels", whose
             call on y returns p(z|y), as `priors.ClassConditional` does.
         decoder: Network from `[..., D + num_classes]` to `[..., num_params * P]`.
         likelihood: Module from the decoder's output to p(x|z, y), event shape `[P]`.
@@ -56,6 +56,8 @@ class ConditionalModel(nn.Module):
     """
 
     name = "conditional"
+    takes = needs = frozenset({"labels"})
+    extra_inputs = ("labels",)  # of the decoder, beside the latent
 
     def __init__(
         self,
@@ -102,7 +104,7 @@ class ConditionalModel(nn.Module):
 
     @property
     def _takes_label(self) -> bool:
-        return bool(getattr(self.prior, "takes_label", False))
+        return "labels" in getattr(self.prior, "needs", ())
 
     def _classes(self, logits: Tensor) -> dist.TorchDistribution:
         """The priors p(z|y) of all classes, batch `[batch, C]`."""

@@ -42,6 +42,8 @@ class HierarchicalModel(nn.Module):
     """
 
     name = "hierarchical"
+    latents = ("z1", "z2")
+    own_prior = "standard-normal"  # of z2
 
     def __init__(
         self,

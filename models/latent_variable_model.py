@@ -42,6 +42,7 @@ class LatentVariableModel(nn.Module):
     """
 
     name = "latent-variable"
+    takes = frozenset({"rows", "holes"})  # beside the data
 
     def __init__(self, prior: nn.Module, decoder: nn.Module, likelihood: nn.Module, *, missing: bool = False) -> None:
         super().__init__()

@@ -95,7 +95,7 @@ def file_options(args: Namespace) -> dict[str, Any]:
     """How a file is read: which column holds the classes, and whether NaN is kept for a guide that is shown holes."""
     return {
         "label_column": getattr(args, "label_column", None),  # the words of an older run do not have it
-        "missing": getattr(args, "guide", None) == "masked-normal",
+        "missing": hasattr(args, "prior") and "holes" in recipe_of(args).beside,
     }
 
 

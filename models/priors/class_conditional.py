@@ -28,7 +28,7 @@ class ClassConditional(nn.Module):
 
     name = "class-conditional"
     support = "real"
-    takes_label = True
+    needs = frozenset({"labels"})
 
     def __init__(self, latent_dim: int, num_classes: int) -> None:
         super().__init__()

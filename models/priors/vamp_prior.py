@@ -70,6 +70,11 @@ class VampPrior(nn.Module):
         return str(getattr(owner, "support", "real"))
 
     @property
+    def initial_rows(self) -> int:
+        """How many training rows `initialize_from` is best given."""
+        return self.num_pseudo_inputs
+
+    @property
     def pseudo_inputs(self) -> Tensor:
         """The pseudo-inputs u, `[C, P]`."""
         return self.raw.sigmoid() if self.bounded else self.raw
