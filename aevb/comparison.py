@@ -8,19 +8,18 @@ evidence serves all.
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import partial
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from aevb.build import Recipe, build, build_objective, build_optimizer, build_pair, check_standardized, dress
+from aevb.build import Recipe, build, build_objective, build_pair, check_standardized, dress
 from aevb.data import Dataset, load
-from aevb.records import read_records, refuse_unlike
+from aevb.records import refuse_unlike
+from aevb.run_folder import ComparisonFolder
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from aevb.inference import Fit, Run
+    from aevb.inference.training.settings import Training
 
 __all__ = ["Plan", "compare"]
 
@@ -30,8 +29,8 @@ class Plan:
     """One run of a comparison, in plain values, so that it can be sent to a process.
 
     ``track`` names the estimator of the curve of log p(x), ``evidence`` the one of the table; ``train_points`` keeps
-    only the first so many training rows (the paper's N = 1000). ``length`` is what ``fit`` takes, or
-    ``gradient_evaluations``: then each objective sees as many samples as its gradients allow.
+    only the first so many training rows (the paper's N = 1000). ``gradient_evaluations`` stands in place of a length:
+    each objective then sees as many samples as its gradients allow.
     """
 
     data: str
@@ -41,11 +40,8 @@ class Plan:
     objective: str
     objective_args: Mapping[str, Any]
     parameter_prior: bool
-    optimizer: str
-    lr: float
-    length: Mapping[str, Any]
-    batch_size: int
-    seed: int
+    training: "Training"
+    gradient_evaluations: float | None
     track: str | None
     track_points: int
     evidence: str
@@ -59,10 +55,28 @@ class Plan:
     @property
     def name(self) -> str:
         """The run's subfolder."""
-        return f"{self.objective}-{self.seed}"
+        return f"{self.objective}-{self.training.seed}"
+
+    def training_of(self, objective: Any) -> "Training":
+        """Say how an objective is trained: gradients are samples, each so many times as the objective takes them.
+
+        Raises:
+            ValueError: They are asked for beside another length, or there are fewer than one.
+        """
+        from aevb.inference.objectives import evaluations_per_visit
+
+        gradients = self.gradient_evaluations
+        if gradients is None:
+            return self.training
+        if self.training.lengths or gradients < 1:
+            others = sorted(self.training.lengths)
+            raise ValueError(f"gradient_evaluations={gradients:g} must be at least 1, and stand without {others}.")
+        return replace(self.training, samples_seen=max(1.0, gradients / evaluations_per_visit(objective)))
 
 
-def compare(plans: Sequence[Plan], out: Path, *, jobs: int | None = None, progress: bool = True) -> "pd.DataFrame":
+def compare(
+    plans: Sequence[Plan], out: ComparisonFolder, *, jobs: int | None = None, progress: bool = True
+) -> "pd.DataFrame":
     """Carry out every plan, write ``table.csv`` and the curves, and return the table.
 
     Args:
@@ -80,13 +94,12 @@ def compare(plans: Sequence[Plan], out: Path, *, jobs: int | None = None, progre
     """
     import pandas as pd
 
-    out.mkdir(parents=True, exist_ok=True)
     rows = list(_carried_out(plans, jobs or min(len(plans), os.cpu_count() or 1), progress))
     order = [plan.name for plan in plans]
     rows.sort(key=lambda row: order.index(f"{row['objective']}-{row['seed']}"))
     table = pd.DataFrame(rows)
-    table.to_csv(out / "table.csv", index=False)
-    refuse_unlike({plan.name: read_records(out / plan.name) for plan in plans})
+    out.write_rows(table)
+    refuse_unlike({plan.name: out.run(plan.name).records() for plan in plans})
     _draw(plans, out)
     return table
 
@@ -94,20 +107,21 @@ def compare(plans: Sequence[Plan], out: Path, *, jobs: int | None = None, progre
 def _carried_out(plans: Sequence[Plan], jobs: int, progress: bool) -> Iterator[dict[str, Any]]:
     if jobs == 1:
         for plan in plans:
-            yield carry_out(plan, progress=progress)
+            yield carry_out(plan)
         return
     from aevb.inference.processes import in_processes
 
-    tasks = [(plan.name, (plan,)) for plan in plans]
-    for _, row in in_processes(partial(carry_out, progress=False), tasks, jobs=jobs, progress=progress):
+    tasks = [(plan.name, (replace(plan, training=replace(plan.training, progress=False)),)) for plan in plans]
+    for _, row in in_processes(carry_out, tasks, jobs=jobs, progress=progress):
         yield row
 
 
-def carry_out(plan: Plan, *, progress: bool) -> dict[str, Any]:
+def carry_out(plan: Plan) -> dict[str, Any]:
     """Fit one run, estimate its evidence, write its folder, and return its row of the table."""
-    from aevb.findings import examine, write_findings
-    from aevb.inference import fit, log_evidence
+    from aevb.findings import examine
+    from aevb.inference import Fit, log_evidence
     from aevb.inference.evidence import ELBO, khat_threshold
+    from aevb.inference.training.fit_guide import GUIDE_ALONE, fit_guide
     from aevb.publish import publish, rows
     from aevb.records import add_records
 
@@ -117,39 +131,34 @@ def carry_out(plan: Plan, *, progress: bool) -> dict[str, Any]:
     validation = data.validation if plan.train_points is None else rows(data.validation, plan.train_points)
     objective = build_objective(plan.objective, plan.objective_args, parameter_prior=plan.parameter_prior)
     check_standardized(plan.recipe, objective)
-    model, guide = build_pair(plan.recipe, data, seed=plan.seed)
-    settings: dict[str, Any] = {
-        "optimizer": build_optimizer(plan.optimizer, plan.lr),
-        "batch_size": plan.batch_size,
-        "seed": plan.seed,
-        "progress": progress,
-    }
+    seed = plan.training.seed
+    model, guide = build_pair(plan.recipe, data, seed=seed)
     own_guide = "guide" in objective.trains
-    fitted = fit(
+    fitted = Fit(
         model,
         guide if own_guide else None,
         train,
+        plan.training_of(objective),
         objective=objective,
         validation=validation,
         observers=_trackers(plan, train, data),
-        **settings,
-        **_length(plan.length, objective),
-    )
-    paired = fitted if own_guide else _with_guide(fitted, guide, train, plan.length, settings)
+    ).drain()
+    paired = fitted if own_guide else fit_guide(fitted, guide, train, plan.training_of(GUIDE_ALONE))
 
     part = data.test if plan.evidence_points is None else rows(data.test, plan.evidence_points)
     bounds = []
     if paired.pair.has_density:  # a guide without a density has no bound
-        bounds = [log_evidence(paired.model, paired.guide, part, ELBO(num_samples=100), seed=plan.seed)]
+        bounds = [log_evidence(paired.model, paired.guide, part, ELBO(num_samples=100), seed=seed)]
     estimator = build("evidence", plan.evidence, {}, plan.evidence_args)
-    evidence = log_evidence(paired.model, paired.guide, part, estimator, seed=plan.seed)
-    folder = paired.save(Path(plan.folder) / plan.name, extra={"command": dict(plan.command)})
+    evidence = log_evidence(paired.model, paired.guide, part, estimator, seed=seed)
+    folder = ComparisonFolder(plan.folder).run(plan.name)
+    paired.save(folder.path, extra={"command": dict(plan.command)})
     add_records(folder, [found.record("test") for found in (*bounds, evidence)])
-    write_findings(folder, examine(paired.pair, part, seed=plan.seed))
+    folder.write_findings(examine(paired.pair, part, seed=seed))
     publish(paired, data, folder)
     return {
         "objective": plan.objective,
-        "seed": plan.seed,
+        "seed": seed,
         "test_bound": bounds[0].mean if bounds else math.nan,
         "bound_error": bounds[0].standard_error if bounds else math.nan,
         "test_log_px": evidence.mean,
@@ -164,84 +173,27 @@ def carry_out(plan: Plan, *, progress: bool) -> dict[str, Any]:
     }
 
 
-def _length(asked: Mapping[str, Any], objective: Any) -> dict[str, Any]:
-    """How long an objective trains: gradients are samples, each so many times as the objective takes them.
-
-    Raises:
-        ValueError: They are asked for beside another length, or there are fewer than one.
-    """
-    from aevb.inference.objectives import evaluations_per_visit
-
-    given = {name: value for name, value in asked.items() if value is not None}
-    gradients = given.pop("gradient_evaluations", None)
-    if gradients is None:
-        return given
-    if given or gradients < 1:
-        raise ValueError(f"gradient_evaluations={gradients:g} must be at least 1, and stand without {sorted(given)}.")
-    return {"samples_seen": max(1.0, gradients / evaluations_per_visit(objective))}
-
-
-def _with_guide(fitted: "Run", guide: Any, train: Any, length: Mapping[str, Any], settings: Mapping[str, Any]) -> "Run":
-    """Fit a guide to a model that was trained without one; the model is held still."""
-    from dataclasses import replace
-
-    from aevb.inference import SGVB, fit
-    from aevb.inference.objectives import Only
-
-    objective = Only(SGVB(), ("guide",))
-    paired = fit(fitted.model, guide, train, objective=objective, **settings, **_length(length, objective))
-    # The history is the model's own: the guide came afterwards.
-    return replace(paired, rows=fitted.rows, objective=fitted.objective, settings=fitted.settings)
-
-
 def _trackers(plan: Plan, train: Any, data: Dataset) -> list[Any]:
     if plan.track is None:
         return []
+    from aevb.inference.training.track import Track
     from aevb.publish import rows
 
     parts = {"log_px": rows(train, plan.track_points), "validation_log_px": rows(data.validation, plan.track_points)}
     return [Track(build("evidence", plan.track, {}, {}), parts)]
 
 
-class Track:
-    """An observer that adds an estimate of log p(x) to the history, at epochs spaced evenly on the log axis.
-
-    Args:
-        estimator: Any estimator of the evidence.
-        parts: Column of the history to the datapoints it is the mean over.
-        ratio: By how much the samples seen grow from one estimate to the next.
-
-    Each column has its standard error over the datapoints beside it, in the column of that name and ``_error``.
-    """
-
-    def __init__(self, estimator: Any, parts: Mapping[str, Any], ratio: float = 2.0) -> None:
-        self.estimator, self.parts, self.ratio = estimator, parts, ratio
-        self.next = 0.0
-
-    def __call__(self, fit: "Fit") -> None:
-        """Estimate, if the next mark or the end is reached."""
-        from aevb.inference import log_evidence
-
-        row = fit.history[-1]
-        if row["samples_seen"] < self.next and fit.step < fit.length.steps:
-            return
-        self.next = max(row["samples_seen"] * self.ratio, self.next)
-        for column, part in self.parts.items():
-            found = log_evidence(fit.pair.model, fit.pair.guide, part, self.estimator, seed=fit.seed)
-            row |= {column: found.mean, f"{column}_error": found.standard_error}
-
-
-def _draw(plans: Sequence[Plan], out: Path) -> None:
+def _draw(plans: Sequence[Plan], out: ComparisonFolder) -> None:
     import pandas as pd
 
     from aevb import figures
 
     # One curve an objective (its first seed): the spread over seeds is in the table.
     first = {plan.objective: plan for plan in reversed(plans)}
-    histories = {name: pd.read_csv(out / first[name].name / "history.csv") for name in first if name}
+    histories = {name: pd.DataFrame(out.run(first[name].name).history()) for name in first if name}
     histories = {plan.objective: histories[plan.objective] for plan in plans}
     for column in ("log_px", "bound"):
         shown = {name: history.dropna(subset=[column]) for name, history in histories.items() if column in history}
         if shown:  # on both axes: the paper's, and the one that data are counted by
-            figures.save(figures.curves(shown, "gradient_evaluations", column), out / "figures" / f"{column}.png")
-            figures.save(figures.curves(shown, "samples_seen", column), out / "figures" / f"{column}_by_samples.png")
+            out.draw(column, figures.curves(shown, "gradient_evaluations", column))
+            out.draw(f"{column}_by_samples", figures.curves(shown, "samples_seen", column))

@@ -1,25 +1,24 @@
 """``aevb evidence RUN --method all``: a run's verdict, printed as it comes and kept in the run's folder."""
 
 import inspect
-import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from aevb import figures
-from aevb.findings import write_findings
 from aevb.inference import Run
 from aevb.inference.diagnostics.every_estimator import every_estimator
-from aevb.inference.diagnostics.verdict import Verdict, reason, verdict
+from aevb.inference.diagnostics.verdict import Verdict, verdict
 from aevb.inference.evidence import Evidence
+from aevb.inference.one_line import reason
 from aevb.inference.pairs.data import as_rows
 from aevb.inference.pairs.pair import Pair
 from aevb.inference.posterior.guide_versus_hmc import guide_versus_hmc
 from aevb.publish import describe_evidence, publish_evidence
-from aevb.records import add_records, read_records
+from aevb.records import add_records
 from aevb.report import write_report
+from aevb.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -30,7 +29,7 @@ _GALLERY = 5  # of the worst inferred datapoints
 
 
 def judge(
-    folder: Path,
+    folder: RunFolder,
     run: Run,
     points: Any,
     *,
@@ -67,26 +66,24 @@ def judge(
         raise ValueError(f"--method-args.{unknown[0]}: for all methods at once only {', '.join(known)} can be set.")
     said = verdict(pair, points, every_estimator(pair, **options), tell=tell, seed=seed)
     print("\n".join(["", *said.sentences]))
-    (folder / "verdict.json").write_text(json.dumps(said.sentences, indent=2) + "\n", encoding="utf-8")
+    folder.write_verdict(said.sentences, said.table)
     if "doctor" in said.found:
-        write_findings(folder, said.found["doctor"])
-    said.table.to_csv(folder / "verdict.csv")
+        folder.write_findings(said.found["doctor"])
     if "calibration" in said.found:
         calibration = said.found["calibration"]
         failing = [name for name in calibration.joint if bool(calibration.miscalibrated(name).any())]
         panels = {site: figures.rank_ecdf(calibration, site) for site in (*calibration.ranks, *failing)}
         for site, figure in panels.items():
             name = "calibration" if [*calibration.ranks] == [site] else f"calibration_{site}"
-            figures.save(figure, folder / "figures" / f"{name}.png")
-    drawn = folder / "figures" / "worst_inferred.png"
-    drawn.unlink(missing_ok=True)  # an earlier verdict's, should there be none this time
+            folder.draw(name, figure)
+    folder.figure("worst_inferred").unlink(missing_ok=True)  # an earlier verdict's, should there be none this time
     weighed = next((found for found in said.evidence.values() if found.khat is not None), None)
-    publish_evidence(folder, read_records(folder), weighed)
+    publish_evidence(folder, folder.records(), weighed)
     khat = None if weighed is None else weighed.khat
     # Last, when the page stands without it: chains take long, and not every latent can be moved by them.
     if pair.guide is not None and (gallery := _gallery_or_reason(pair, points, said, khat, image_shape)) is not None:
-        figures.save(gallery, drawn)
-        write_report(folder)
+        folder.draw("worst_inferred", gallery)
+        write_report(folder.path)
     return said
 
 

@@ -1,6 +1,5 @@
 """What a fitted run shows: its figures, its posterior draws and its page, written into its folder."""
 
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,6 +11,7 @@ from aevb.inference import Run
 from aevb.inference.evidence import Evidence, khat_threshold
 from aevb.inference.pairs.predictive import decode, generate, infer, reconstruct
 from aevb.report import write_report
+from aevb.run_folder import RunFolder
 
 __all__ = ["describe_evidence", "publish", "publish_evidence", "rows"]
 
@@ -20,7 +20,7 @@ _DRAWS = 200  # posterior draws a datapoint in posterior.nc
 _REPLICATIONS = 10  # of them followed by a draw of the data, which are larger
 
 
-def publish(run: Run, data: Dataset, folder: Path) -> None:
+def publish(run: Run, data: Dataset, folder: RunFolder) -> None:
     """Draw every figure that makes sense for a run and write the report page.
 
     Args:
@@ -35,11 +35,11 @@ def publish(run: Run, data: Dataset, folder: Path) -> None:
     if data.image_shape is not None:
         drawn |= _pictures(run, data, data.image_shape)
     for name, figure in drawn.items():
-        figures.save(figure, folder / "figures" / f"{name}.png")
+        folder.draw(name, figure)
     if run.guide is not None:
         test = rows(data.test, _SHOWN)
-        run.to_arviz(test, num_samples=_DRAWS, num_predictive=_REPLICATIONS).to_netcdf(str(folder / "posterior.nc"))
-    write_report(folder)
+        folder.write_posterior(run.to_arviz(test, num_samples=_DRAWS, num_predictive=_REPLICATIONS))
+    write_report(folder.path)
 
 
 def _pictures(run: Run, data: Dataset, shape: tuple[int, int, int]) -> dict[str, Any]:
@@ -60,14 +60,13 @@ def _pictures(run: Run, data: Dataset, shape: tuple[int, int, int]) -> dict[str,
     return drawn
 
 
-def publish_evidence(folder: Path, records: list[dict[str, Any]], weighed: Evidence | None = None) -> None:
+def publish_evidence(folder: RunFolder, records: list[dict[str, Any]], weighed: Evidence | None = None) -> None:
     """Draw the evidence of a run folder, with the k-hat of what has weights, and write its page again."""
     if records:  # none, where no estimator applies
-        figures.save(figures.evidence_forest(records), folder / "figures" / "evidence.png")
+        folder.draw("evidence", figures.evidence_forest(records))
     if weighed is not None and weighed.khat is not None:
-        histogram = figures.khat_histogram(weighed.khat, weighed.num_samples)
-        figures.save(histogram, folder / "figures" / "khat.png")
-    write_report(folder)
+        folder.draw("khat", figures.khat_histogram(weighed.khat, weighed.num_samples))
+    write_report(folder.path)
 
 
 def describe_evidence(evidence: Evidence, split: str) -> str:

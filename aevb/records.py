@@ -1,38 +1,20 @@
-"""``evidence.json``: the list of estimates a run folder holds."""
+"""Estimates as a run folder keeps them: which takes an older one's place, which compare, and how k-hat is told."""
 
-import json
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["add_records", "khat_words", "read_records", "refuse_unlike"]
+if TYPE_CHECKING:
+    from aevb.run_folder import RunFolder
 
-
-def read_records(folder: Path) -> list[dict[str, Any]]:
-    """The estimates of a run folder, oldest first.
-
-    Raises:
-        ValueError: The file is not a JSON list.
-    """
-    path = folder / "evidence.json"
-    if not path.exists():
-        return []
-    try:
-        records = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not JSON: {error}.") from error
-    if not isinstance(records, list):
-        raise ValueError(f"{path} must hold a list of estimates.")
-    return records
+__all__ = ["add_records", "khat_words", "refuse_unlike"]
 
 
-def add_records(folder: Path, records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def add_records(folder: "RunFolder", records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Write estimates into a run folder; one of the same method, split and number of points takes the older's place."""
     new = {_key(record) for record in records}
-    kept = [record for record in read_records(folder) if _key(record) not in new]
-    everything = [*kept, *records]
-    (folder / "evidence.json").write_text(json.dumps(everything, indent=2) + "\n", encoding="utf-8")
+    everything = [*(record for record in folder.records() if _key(record) not in new), *records]
+    folder.write_records(everything)
     return everything
 
 

@@ -1,15 +1,17 @@
 """One page that holds everything a run or a comparison has to show: tables, figures and sentences, no link outside."""
 
 import base64
-import csv
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
 
-from aevb.findings import read_findings, told
-from aevb.records import khat_words, read_records
+from aevb.findings import told
+from aevb.inference.files import inside
+from aevb.records import khat_words
+from aevb.run_folder import ComparisonFolder, Folder, RunFolder
 
 __all__ = ["write_report"]
 
@@ -68,10 +70,11 @@ def write_report(folder: Path) -> Path:
         ValueError: The folder is neither, or a link leads out of it; the message says what is missing, or which.
     """
     _refuse_links_outward(folder)
-    if (folder / "table.csv").is_file():
-        body = _comparison(folder)
-    elif (folder / "config.json").is_file():
-        body = _run(folder, heading="h2")
+    run, comparison = RunFolder(folder), ComparisonFolder(folder)
+    if comparison.has_table:
+        body = _comparison(comparison)
+    elif run.has_config:
+        body = _run(run, heading="h2")
     else:
         raise ValueError(f"{folder} is no run or comparison folder: it has neither config.json nor table.csv.")
     title = f"aevb: {folder.resolve().name}"
@@ -80,25 +83,17 @@ def write_report(folder: Path) -> Path:
         f'<meta name="viewport" content="width=device-width"><style>{_STYLE}</style></head><body>'
         f"<h1>{escape(title)}</h1>{body}</body></html>\n"
     )
-    path = folder / "report.html"
-    path.write_text(page, encoding="utf-8")
-    return path
+    return run.write_page(page)
 
 
 def _refuse_links_outward(folder: Path) -> None:
     """Hold a page to its own folder: it is made to be handed on, and must not carry off what a link points at."""
-    home = folder.resolve()
-    shown = [path for pattern in _SHOWN for path in [*folder.glob(pattern), *folder.glob(f"*/{pattern}")]]
-    for path in [*shown, folder / "report.html"]:
-        if not path.resolve().is_relative_to(home):
-            raise ValueError(
-                f"{path} is a link out of {folder}, to {path.resolve()}; a page shows its own folder alone."
-            )
+    for path in (path for pattern in _SHOWN for path in [*folder.glob(pattern), *folder.glob(f"*/{pattern}")]):
+        inside(folder, path.relative_to(folder))
 
 
-def _comparison(folder: Path) -> str:
-    with (folder / "table.csv").open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
+def _comparison(folder: ComparisonFolder) -> str:
+    rows = folder.rows()
     reproduced = bool(rows) and "published" in rows[0]
     lead = _REPRODUCTION if reproduced else _COMPARISON
     parts = [
@@ -107,8 +102,8 @@ def _comparison(folder: Path) -> str:
         _table([_compared(row) for row in rows]),
         _figures(folder),
     ]
-    for run in sorted(path.parent for path in folder.glob("*/config.json")):
-        parts.append(f"<h2>{escape(run.name)}</h2>{_run(run, heading='h3')}")
+    for run in folder.runs:
+        parts.append(f"<h2>{escape(run.path.name)}</h2>{_run(run, heading='h3')}")
     return "".join(parts)
 
 
@@ -135,16 +130,15 @@ def _with_error(mean: str, error: str) -> str:
     return f"{float(mean or 'nan'):.2f} ± {float(error or 'nan'):.2f}"
 
 
-def _run(folder: Path, heading: str) -> str:
-    config = _json(folder / "config.json")
+def _run(folder: RunFolder, heading: str) -> str:
+    config = folder.config()
     parts = [_lead(config), _sentences(folder) or _findings(folder)]
-    records = read_records(folder)
+    records = folder.records()
     if records:
         parts += [f"<{heading}>Evidence, nats per datapoint</{heading}>", _table([_shown(r) for r in records])]
         parts += [f"<p><small>{escape(note)}</small></p>" for record in records for note in record.get("notes", [])]
     parts.append(_figures(folder))
-    last = _last_row(folder / "history.csv")
-    if last:
+    if last := _last_row(folder):
         parts += [f"<{heading}>Last epoch</{heading}>", _table([last])]
     listing = escape(json.dumps(config, indent=2))
     parts.append(f"<details><summary>config.json</summary><pre>{listing}</pre></details>")
@@ -163,18 +157,13 @@ def _lead(config: Mapping[str, Any]) -> str:
     return f'<p class="lead">{escape(" · ".join(said))}</p>'
 
 
-def _sentences(folder: Path) -> str:
-    path = folder / "verdict.json"
-    if not path.is_file():
-        return ""
-    said = _json(path)
-    sentences = [said] if isinstance(said, str) else said
-    return "".join(f"<p>{escape(str(sentence))}</p>" for sentence in sentences)
+def _sentences(folder: Folder) -> str:
+    return "".join(f"<p>{escape(sentence)}</p>" for sentence in folder.sentences)
 
 
-def _findings(folder: Path) -> str:
+def _findings(folder: RunFolder) -> str:
     """What the doctor found, where no verdict tells it."""
-    return "".join(f"<p>{escape(told(finding))}</p>" for finding in read_findings(folder))
+    return "".join(f"<p>{escape(told(finding))}</p>" for finding in folder.findings())
 
 
 def _shown(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -191,9 +180,8 @@ def _shown(record: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _figures(folder: Path) -> str:
-    files = [*folder.glob("*.png"), *(folder / "figures").glob("*.png")]
-    drawn = sorted(files, key=lambda path: (path.stem not in _CAPTIONS, path.stem))
+def _figures(folder: Folder) -> str:
+    drawn = sorted(folder.pictures, key=lambda path: (path.stem not in _CAPTIONS, path.stem))
     return f'<div class="figures">{"".join(_figure(path) for path in drawn)}</div>' if drawn else ""
 
 
@@ -228,16 +216,6 @@ def _number(value: Any) -> str:
     return f"{number:,.3f}" if abs(number) >= 0.001 else f"{number:.2e}"
 
 
-def _last_row(path: Path) -> dict[str, str]:
-    if not path.is_file():
-        return {}
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    return {name: value for name, value in rows[-1].items() if value} if rows else {}
-
-
-def _json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not JSON: {error}.") from error
+def _last_row(folder: RunFolder) -> dict[str, float]:
+    rows = folder.history()
+    return {name: value for name, value in rows[-1].items() if not math.isnan(value)} if rows else {}

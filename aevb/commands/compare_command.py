@@ -1,162 +1,18 @@
 """``aevb compare``: the same pair under several objectives."""
 
-from dataclasses import replace
-from inspect import signature
-from math import isnan
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
 from jsonargparse import ArgumentParser, Namespace
 
-from aevb import registry
-from aevb.commands.words import (
-    add_data,
-    add_recipe,
-    add_training,
-    file_options,
-    new_parser,
-    options_of,
-    plain,
-    recipe_of,
-)
-
-if TYPE_CHECKING:
-    import pandas as pd
+from aevb.commands.comparing import compare_and_tell, comparison_parser
 
 HELP = "train one pair with several objectives and put them in a table"
 
 
 def parser() -> ArgumentParser:
     """The verb's words."""
-    words = new_parser(
-        "Train the same model and guide with several objectives at the same length, estimate log p(x) of held-out "
-        "data for each, print one table and draw the curves.",
-        "Example: aevb compare digits --variant static --objectives sgvb mcem --latent-dim 2 --seeds 3 --out runs/cmp",
-    )
-    words.add_argument("--config", action="config", help="a YAML file of these options")
-    add_data(words)
-    add_recipe(words)
-    default = ["sgvb", "wake-sleep", "mcem"]
-    known = ", ".join(registry.OBJECTIVES)
-    words.add_argument("--objectives", type=str, nargs="+", default=default, help=known)
-    words.add_argument("--guides", type=dict, default={}, help="an objective's own guide: --guides.avb noise-basis")
-    add_training(words)
-    words.add_argument(
-        "--gradient-evaluations", type=float, default=None, help="gradients of a datapoint, in place of samples seen"
-    )
-    words.add_argument("--seeds", type=int, default=1, help="runs of each objective, from --seed upwards")
-    words.add_argument("--train-points", type=int, default=None, help="only the first so many training rows")
-    words.add_argument("--evidence", type=str, default="importance", help=", ".join(registry.EVIDENCE))
-    words.add_argument("--evidence-args", type=dict, default={}, help="options of it: --evidence-args.NAME VALUE")
-    words.add_argument("--samples", type=int, default=1000, help="samples a datapoint, where the estimate has such")
-    words.add_argument("--points", type=int, default=None, help="only the first so many test rows")
-    words.add_argument("--track", type=str, default="auto", help="estimator of the curve of log p(x), auto or none")
-    words.add_argument("--track-points", type=int, default=100, help="datapoints of that curve")
-    words.add_argument("--jobs", type=int, default=None, help="processes at once (default: one a core)")
-    words.add_argument("--out", type=str, required=True, help="the comparison folder")
-    return words
+    return comparison_parser()
 
 
 def run(args: Namespace) -> int:
-    """Compare, print the table, write the page."""
-    from aevb.comparison import Plan, compare
-    from aevb.findings import read_findings, told
-    from aevb.report import write_report
-
-    lengths = ("epochs", "steps", "samples_seen", "gradient_evaluations")
-    length = {name: getattr(args, name) for name in lengths}
-    recipe = recipe_of(args)
-    shared = {"data": args.data, "variant": args.variant, "data_dir": args.data_dir, "file_options": file_options(args)}
-    own, evidence_args = options_of(args.guides), _evidence_args(args)
-    plans = [
-        Plan(
-            **shared,
-            recipe=replace(recipe, guide=own[objective], guide_args={}) if objective in own else recipe,
-            objective=objective,
-            objective_args={},
-            parameter_prior=args.parameter_prior,
-            optimizer=args.optimizer,
-            lr=args.lr,
-            length=length,
-            batch_size=args.batch_size,
-            seed=args.seed + seed,
-            track=_tracker(args.track, recipe.latent_dim),
-            track_points=args.track_points,
-            evidence=args.evidence,
-            evidence_args=evidence_args,
-            evidence_points=args.points,
-            train_points=args.train_points,
-            folder=args.out,
-            command=plain(args) | {"objective": objective},
-        )
-        for objective in args.objectives
-        for seed in range(args.seeds)
-    ]
-    for kind, names in (("objectives", [*args.objectives, *own]), ("guides", own.values())):
-        for name in names:  # a wrong name is told before anything is trained
-            registry.find(kind, name)
-    table = compare(plans, Path(args.out), jobs=args.jobs, progress=not args.quiet)
-    print_table(table)
-    findings = [told(finding) for plan in plans for finding in read_findings(Path(args.out) / plan.name)]
-    print("\n".join(dict.fromkeys(findings)), end="\n" if findings else "")
-    print(f"written: {write_report(Path(args.out))}")
+    """Compare."""
+    compare_and_tell(args)
     return 0
-
-
-def _evidence_args(args: Namespace) -> dict[str, Any]:
-    """The options of the table's estimator; ``--samples`` is one of those it may have."""
-    takes = signature(registry.find("evidence", args.evidence)).parameters
-    samples = {"num_samples": args.samples} if "num_samples" in takes else {}
-    return samples | options_of(args.evidence_args)
-
-
-def _tracker(name: str, latent_dim: int) -> str | None:
-    """Which estimator draws the curve: it must need no guide, as not every objective has one, and be quick."""
-    if name != "auto":
-        return None if name == "none" else name
-    if latent_dim <= 2:  # of three, a datapoint takes hundreds of thousands of decodings to be exact
-        return "quadrature"
-    return "density-fit" if latent_dim < 5 else None
-
-
-def print_table(table: "pd.DataFrame") -> None:
-    """Print the comparison as a person reads it."""
-    from rich.console import Console
-    from rich.table import Table
-
-    from aevb.records import khat_words
-
-    shown = Table(title="held-out data, nats per datapoint")
-    headings = (
-        "objective",
-        "seed",
-        "test bound",
-        "test log p(x)",
-        "k-hat too high",
-        "seconds",
-        "samples seen",
-        "gradients",
-    )
-    for heading in headings:
-        shown.add_column(heading, justify="left" if heading == "objective" else "right", no_wrap=True)
-    for row in table.to_dict("records"):
-        star = "" if row["guide"] == "own" else " *"
-        shown.add_row(
-            f"{row['objective']}{star}",
-            str(row["seed"]),
-            "-" if isnan(row["test_bound"]) else f"{row['test_bound']:.2f}",
-            f"{row['test_log_px']:.2f} ± {row['standard_error']:.2f}",
-            khat_words(row) or "-",
-            f"{row['seconds']:.1f}",
-            f"{row['samples_seen']:,}",
-            f"{row['gradient_evaluations']:,}",
-        )
-    console = Console(width=None if Console().is_terminal else 130)
-    console.print(shown)
-    console.print(
-        "gradients: evaluations of a training sample's gradient, the paper's axis; several a sample in Monte Carlo EM"
-    )
-    for measure in sorted({measure for measure in table["measure"] if "unnormalised" in measure}):
-        console.print(f"{measure}: no density of these data, so a higher number need not be a better model of them")
-    if (table["guide"] != "own").any():
-        console.print("* trained without a guide; one was fitted afterwards, the model held still, for the evidence")

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from jsonargparse import ArgumentParser, Namespace
 
-from aevb.commands import compare_command
+from aevb.commands.comparing import compare_and_tell, comparison_parser
 from aevb.commands.words import new_parser
 
 HELP = "compare AEVB, wake-sleep and Monte Carlo EM on 1,797 handwritten digits"
@@ -30,4 +30,5 @@ def parser() -> ArgumentParser:
 
 def run(args: Namespace) -> int:
     """Compare on digits."""
-    return compare_command.run(compare_command.parser().parse_args([*_WORDS, "--out", args.out]))
+    compare_and_tell(comparison_parser().parse_args([*_WORDS, "--out", args.out]))
+    return 0

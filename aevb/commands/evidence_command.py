@@ -1,15 +1,9 @@
 """``aevb evidence``: estimate log p(x) of held-out data under a run."""
 
-from pathlib import Path
-from typing import TYPE_CHECKING
-
 from jsonargparse import ArgumentParser, Namespace
 
 from aevb import registry
-from aevb.commands.words import file_options, new_parser, options_of, recipe_of
-
-if TYPE_CHECKING:
-    from aevb.data import Dataset
+from aevb.commands.words import dataset_of, new_parser, options_of
 
 _POINTS_OF_ALL = 100
 HELP = "estimate the marginal likelihood of held-out data"
@@ -38,18 +32,19 @@ def parser() -> ArgumentParser:
 def run(args: Namespace) -> int:
     """Estimate, print and add to the folder."""
     from aevb.build import build
-    from aevb.findings import examine, told, write_findings
+    from aevb.findings import examine, told
     from aevb.inference import load, log_evidence
     from aevb.judge import judge
     from aevb.publish import describe_evidence, publish_evidence, rows
     from aevb.records import add_records
+    from aevb.run_folder import RunFolder
 
-    folder = Path(args.run)
+    folder = RunFolder(args.run)
     options = options_of(args.method_args) | ({} if args.samples is None else {"num_samples": args.samples})
     everything = args.method == "all"
     estimator = None if everything else build("evidence", args.method, {}, options)
-    fitted = load(folder)
-    data = dataset_of(folder, args.data_dir)
+    fitted = load(folder.path)
+    data = dataset_of(folder.path, args.data_dir)
     if args.split not in ("train", "validation", "test"):
         raise ValueError(f"unknown split {args.split!r}; known: train, validation, test.")
     part = getattr(data, args.split)
@@ -60,24 +55,8 @@ def run(args: Namespace) -> int:
         return 0
     evidence = log_evidence(fitted.model, fitted.guide, points, estimator, seed=args.seed)
     print(describe_evidence(evidence, args.split))
-    write_findings(folder, findings := examine(fitted.pair, points, seed=args.seed))
+    folder.write_findings(findings := examine(fitted.pair, points, seed=args.seed))
     print("\n".join(map(told, findings)), end="\n" if findings else "")
     records = add_records(folder, [evidence.record(args.split)])
     publish_evidence(folder, records, evidence)
     return 0
-
-
-def dataset_of(folder: Path, data_dir: str | None) -> "Dataset":
-    """The data set a run folder was fitted to, by the words in its ``config.json``."""
-    from aevb.build import dress
-    from aevb.data import load as load_data
-    from aevb.inference.training.run import read_config
-
-    command = read_config(folder).get("command", {})
-    if "data" not in command:
-        raise ValueError(f"{folder} was not written by `aevb fit`, so it names no data set; use Python's log_evidence.")
-    words = Namespace(**command)
-    folder_of_files = data_dir or command.get("data_dir")
-    data = load_data(command["data"], variant=command.get("variant"), data_dir=folder_of_files, **file_options(words))
-    # What stands beside the pixels: labels, row numbers, holes.
-    return dress(data, recipe_of(words)) if "prior" in command else data

@@ -10,12 +10,12 @@ from aevb.commands.words import (
     add_data,
     add_recipe,
     add_training,
-    fit_arguments,
     load_dataset,
     new_parser,
     options_of,
     plain,
     recipe_of,
+    training_of,
 )
 
 HELP = "train a model/guide pair on a data set"
@@ -48,7 +48,7 @@ def parser() -> ArgumentParser:
 def run(args: Namespace) -> int:
     """Train, and write what came of it, even when the numbers blew up."""
     from aevb.build import build_objective, build_pair, check_standardized, dress
-    from aevb.inference import EarlyStopping, NonFiniteError, fit
+    from aevb.inference import EarlyStopping, Fit, NonFiniteError
     from aevb.scales import unequal_scales
 
     recipe = recipe_of(args)
@@ -63,17 +63,15 @@ def run(args: Namespace) -> int:
         print(f"warning: {scales}")
     watchers = [] if args.early_stopping is None else [EarlyStopping(args.early_stopping)]
     try:
-        fitted = fit(
+        fitted = Fit(
             model,
             guide if "guide" in objective.trains else None,
             data.train,
+            training_of(args),
             objective=objective,
             validation=data.validation if len(data.validation) else None,
             observers=watchers,
-            checkpoint=args.checkpoint,
-            resume=args.resume,
-            **fit_arguments(args),
-        )
+        ).drain()
     except NonFiniteError as error:
         kept = "" if scales is None else f" Before anything else: {scales}"
         if args.out is not None:
@@ -91,12 +89,13 @@ def _write(args: Namespace, fitted: object, data: object, scales: str | None) ->
     from dataclasses import replace
 
     from aevb.data import Dataset
-    from aevb.findings import examine, told, write_findings
+    from aevb.findings import examine, told
     from aevb.inference import Run, log_evidence
     from aevb.inference.diagnostics.latent_usage import latent_usage
     from aevb.inference.evidence import ELBO
     from aevb.publish import publish, rows
     from aevb.records import add_records
+    from aevb.run_folder import RunFolder
 
     assert isinstance(fitted, Run) and isinstance(data, Dataset)
     records, split = [], "test"
@@ -113,9 +112,9 @@ def _write(args: Namespace, fitted: object, data: object, scales: str | None) ->
     findings = examine(fitted.pair, data.test, seed=args.seed)
     print("\n".join(map(told, findings)), end="\n" if findings else "")
     if args.out is not None:
-        folder = fitted.save(args.out, extra={"command": plain(args)})
+        folder = RunFolder(fitted.save(args.out, extra={"command": plain(args)}))
         add_records(folder, records)
-        write_findings(folder, findings)
+        folder.write_findings(findings)
         publish(fitted, data, folder)
         print(f"written: {Path(args.out)} (open report.html)")
     return 0

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
 
-from aevb.commands.words import new_parser
+from aevb.commands.words import dataset_of, new_parser
 
 HELP = "draw datapoints from a fitted model"
 
@@ -25,28 +25,24 @@ def parser() -> ArgumentParser:
 
 def run(args: Namespace) -> int:
     """Draw and write."""
-    import numpy as np
     import pandas as pd
 
     from aevb import figures
-    from aevb.commands.evidence_command import dataset_of
     from aevb.inference import load
     from aevb.inference.pairs.predictive import generate
+    from aevb.run_folder import Folder
 
-    folder = Path(args.run)
-    fitted = load(folder)
-    draws, means = generate(fitted.pair, args.count, seed=args.seed)
-    out = folder / "samples.npz" if args.out is None else Path(args.out).with_suffix(".npz")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    np.savez(out, draws=draws.cpu().numpy(), means=means.cpu().numpy())
-    print(f"written: {out}")
-    data = dataset_of(folder, args.data_dir)
+    draws, means = generate(load(args.run).pair, args.count, seed=args.seed)
+    out = Path(args.run, "samples.npz") if args.out is None else Path(args.out)
+    folder, name = Folder(out.parent), out.stem
+    print(f"written: {folder.write_arrays(f'{name}.npz', {'draws': draws, 'means': means})}")
+    data = dataset_of(Path(args.run), args.data_dir)
     if data.columns:
-        pd.DataFrame(draws.cpu().numpy(), columns=list(data.columns)).to_csv(out.with_suffix(".csv"), index=False)
-        print(f"written: {out.with_suffix('.csv')}")
+        table = pd.DataFrame(draws.cpu().numpy(), columns=list(data.columns))
+        print(f"written: {folder.write_table(f'{name}.csv', table, index=False)}")
     shape = data.image_shape
     if shape is not None:
         columns = max(1, min(10, args.count))
         picture = figures.image_grid(means.cpu(), shape, args.count // columns, columns)
-        print(f"written: {figures.save(picture, out.with_suffix('.png'))}")
+        print(f"written: {folder.write_figure(f'{name}.png', picture)}")
     return 0

@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 from jsonargparse import ArgumentParser, Namespace
 
-from aevb.commands.words import new_parser
+from aevb.commands.words import dataset_of, new_parser
 
 if TYPE_CHECKING:
     from aevb.data import Dataset
     from aevb.inference import Pair
+    from aevb.run_folder import Folder
 
 _IN_DEVIATIONS = ", in standard deviations of their columns"
 HELP = "reconstruct, infer, impute, traverse, interpolate, manifold, neighbours, probe"
@@ -42,48 +43,45 @@ def parser() -> ArgumentParser:
 
 def run(args: Namespace) -> int:
     """Do it, and say what was written."""
-    from aevb.commands.evidence_command import dataset_of
     from aevb.inference import load
+    from aevb.run_folder import Folder, RunFolder
 
     if args.what not in USES:
         raise ValueError(f"unknown use {args.what!r}; known: {', '.join(USES)}.")
     for name, least in (("points", 1), ("draws", 1), ("steps", 2), ("neighbours", 1)):
         if getattr(args, name) < least:
             raise ValueError(f"{name} {getattr(args, name)} must be at least {least}.")
-    folder = Path(args.run)
-    pair = load(folder).pair
+    pair = load(args.run).pair
     if pair.guide is None:
-        raise ValueError(f"{folder} has no guide q(z|x), so nothing can be inferred; `aevb sample` needs none.")
-    out = folder / "uses" if args.out is None else Path(args.out)
-    out.mkdir(parents=True, exist_ok=True)
-    USES[args.what](args, pair, dataset_of(folder, args.data_dir), out)
+        raise ValueError(f"{args.run} has no guide q(z|x), so nothing can be inferred; `aevb sample` needs none.")
+    out = RunFolder(args.run).uses if args.out is None else Folder(args.out)
+    USES[args.what](args, pair, dataset_of(Path(args.run), args.data_dir), out)
     return 0
 
 
-def _reconstruct(args: Namespace, pair: "Pair", data: "Dataset", out: Path) -> None:
+def _reconstruct(args: Namespace, pair: "Pair", data: "Dataset", out: "Folder") -> None:
     from aevb import figures
     from aevb.inference.pairs.predictive import reconstruct
 
     rows = _rows(args, data)
     again = reconstruct(pair, rows, seed=args.seed)
-    _arrays(out / "reconstruct.npz", data=_first(rows), means=again)
+    _arrays(out, "reconstruct.npz", data=_first(rows), means=again)
     if data.image_shape is not None:
-        _picture(figures.reconstructions(_first(rows), again.cpu(), data.image_shape), out / "reconstruct.png")
+        _picture(figures.reconstructions(_first(rows), again.cpu(), data.image_shape), out, "reconstruct.png")
 
 
-def _infer(args: Namespace, pair: "Pair", data: "Dataset", out: Path) -> None:
+def _infer(args: Namespace, pair: "Pair", data: "Dataset", out: "Folder") -> None:
     import pandas as pd
 
     from aevb.inference.pairs.predictive import draws, infer
 
     rows = _rows(args, data)
     means = infer(pair, rows, args.draws, seed=args.seed).cpu()
-    _arrays(out / "infer.npz", means=means, **draws(pair, rows, args.draws, seed=args.seed))
-    pd.DataFrame(means.numpy()).add_prefix("z").to_csv(out / "infer.csv", index_label="point")
-    print(f"written: {out / 'infer.csv'}")
+    _arrays(out, "infer.npz", means=means, **draws(pair, rows, args.draws, seed=args.seed))
+    _table(out, "infer.csv", pd.DataFrame(means.numpy()).add_prefix("z"), index_label="point")
 
 
-def _impute(args: Namespace, pair: "Pair", data: "Dataset", out: Path) -> None:
+def _impute(args: Namespace, pair: "Pair", data: "Dataset", out: "Folder") -> None:
     import torch
 
     from aevb import figures
@@ -103,7 +101,7 @@ def _impute(args: Namespace, pair: "Pair", data: "Dataset", out: Path) -> None:
     # The columns of a table have units of their own: errors are pooled in deviations of each column.
     unit = torch.ones(()) if data.image_shape is not None else torch.where(deviation > 0, deviation, 1.0).to(x)
     arrays = {"data": x, "hole": hole, "baseline": baseline, **found._asdict()}
-    _arrays(out / "impute.npz", **arrays)
+    _arrays(out, "impute.npz", **arrays)
     known = hole & ~x.isnan()  # of an entry that was missing from the start nobody knows the truth
     guesses = {"mean": found.mean, "baseline": baseline, "draw": found.draws[0]}
     errors = {name: _pooled((guess - x) / unit, known) for name, guess in guesses.items()}
@@ -119,14 +117,14 @@ def _impute(args: Namespace, pair: "Pair", data: "Dataset", out: Path) -> None:
         seen = torch.where(hole, 0.5, x)
         shown = torch.stack([x, seen, found.mean, *found.draws[:2]], 1)[:10]
         grid = shown.movedim(1, 0).reshape(-1, x.shape[-1])
-        _picture(figures.image_grid(grid, data.image_shape, shown.shape[1], len(shown)), out / "impute.png")
+        _picture(figures.image_grid(grid, data.image_shape, shown.shape[1], len(shown)), out, "impute.png")
 
 
 def _pooled(differences: Any, known: Any) -> float:
     return float(differences[known].square().mean().sqrt())
 
 
-def _traverse(args: Namespace, pair: "Pair", data: "Dataset", out: Path) -> None:
+def _traverse(args: Namespace, pair: "Pair", data: "Dataset", out: "Folder") -> None:
     import torch
 
     from aevb import figures
@@ -135,13 +133,13 @@ def _traverse(args: Namespace, pair: "Pair", data: "Dataset", out: Path) -> None
     _one_argument(pair, "traverse")
     values = torch.linspace(-3.0, 3.0, args.steps)
     means = traverse(pair, _first(_rows(args, data))[0], values, seed=args.seed).cpu()
-    _arrays(out / "traverse.npz", values=values, means=means)
+    _arrays(out, "traverse.npz", values=values, means=means)
     if data.image_shape is not None:
         grid = figures.image_grid(means.flatten(0, 1), data.image_shape, len(means), args.steps)
-        _picture(grid, out / "traverse.png")
+        _picture(grid, out, "traverse.png")
 
 
-def _interpolate(args: Namespace, pair: "Pair", data: "Dataset", out: Path) -> None:
+def _interpolate(args: Namespace, pair: "Pair", data: "Dataset", out: "Folder") -> None:
     import torch
 
     from aevb import figures
@@ -152,13 +150,13 @@ def _interpolate(args: Namespace, pair: "Pair", data: "Dataset", out: Path) -> N
     if len(x) < 2:
         raise ValueError("interpolate goes from a datapoint to the next; give --points 2 or more.")
     lines = [interpolate(pair, a, b, args.steps, seed=args.seed).cpu() for a, b in zip(x[:-1], x[1:], strict=True)]
-    _arrays(out / "interpolate.npz", means=torch.stack(lines))
+    _arrays(out, "interpolate.npz", means=torch.stack(lines))
     if data.image_shape is not None:
         grid = figures.image_grid(torch.cat(lines), data.image_shape, len(lines), args.steps)
-        _picture(grid, out / "interpolate.png")
+        _picture(grid, out, "interpolate.png")
 
 
-def _manifold(args: Namespace, pair: "Pair", data: "Dataset", out: Path) -> None:
+def _manifold(args: Namespace, pair: "Pair", data: "Dataset", out: "Folder") -> None:
     from aevb import figures
     from aevb.inference.pairs.predictive import decode
 
@@ -168,10 +166,10 @@ def _manifold(args: Namespace, pair: "Pair", data: "Dataset", out: Path) -> None
     if data.image_shape is None:
         raise ValueError(f"{data.name} are no pictures, so there is no manifold of them to draw.")
     figure = figures.manifold(lambda z: decode(pair, z).cpu(), data.image_shape, args.grid)
-    _picture(figure, out / f"manifold_{args.grid}.png")
+    _picture(figure, out, f"manifold_{args.grid}.png")
 
 
-def _neighbours(args: Namespace, pair: "Pair", data: "Dataset", out: Path) -> None:
+def _neighbours(args: Namespace, pair: "Pair", data: "Dataset", out: "Folder") -> None:
     import pandas as pd
     import torch
 
@@ -182,16 +180,16 @@ def _neighbours(args: Namespace, pair: "Pair", data: "Dataset", out: Path) -> No
     known, queries = infer(pair, data.train, args.draws, seed=args.seed), infer(pair, rows, args.draws, seed=args.seed)
     found = nearest_neighbours(known, queries, args.neighbours).cpu()
     table = pd.DataFrame(found.numpy()).add_prefix("neighbour")
-    table.to_csv(out / "neighbours.csv", index_label="point")
-    print(f"written: {out / 'neighbours.csv'} (numbers of training rows)")
+    print("neighbours are told by their training rows' numbers")
+    _table(out, "neighbours.csv", table, index_label="point")
     if data.image_shape is not None:
         near = _first(data.train[found.flatten()]).unflatten(0, found.shape)
         both = torch.cat([_first(rows).unsqueeze(1), near], 1).flatten(0, 1)
         grid = figures.image_grid(both, data.image_shape, len(found), found.shape[1] + 1)
-        _picture(grid, out / "neighbours.png")
+        _picture(grid, out, "neighbours.png")
 
 
-def _probe(args: Namespace, pair: "Pair", data: "Dataset", out: Path) -> None:
+def _probe(args: Namespace, pair: "Pair", data: "Dataset", out: "Folder") -> None:
     import pandas as pd
 
     from aevb.inference.pairs.predictive import infer, linear_probe
@@ -202,12 +200,11 @@ def _probe(args: Namespace, pair: "Pair", data: "Dataset", out: Path) -> None:
     train, test = (infer(pair, part, args.draws, seed=args.seed) for part in (data.train, data.test))
     accuracy = linear_probe(train, labels[0], test, labels[1])
     line = {"accuracy": accuracy, "train_points": len(train), "test_points": len(test), "dimensions": train.shape[1]}
-    pd.DataFrame([line]).to_csv(out / "probe.csv", index=False)
     print(f"linear probe: {100 * accuracy:.1f} % of {len(test)} test labels right, from {train.shape[1]} latents")
-    print(f"written: {out / 'probe.csv'}")
+    _table(out, "probe.csv", pd.DataFrame([line]), index=False)
 
 
-USES: dict[str, Callable[[Namespace, "Pair", "Dataset", Path], None]] = {
+USES: dict[str, Callable[[Namespace, "Pair", "Dataset", "Folder"], None]] = {
     "reconstruct": _reconstruct,
     "infer": _infer,
     "impute": _impute,
@@ -242,14 +239,13 @@ def _one_argument(pair: "Pair", what: str) -> None:
         raise ValueError(f"{what} is for pairs that take x alone; this one takes {len(pair.example)} arguments.")
 
 
-def _arrays(path: Path, **arrays: Any) -> None:
-    import numpy as np
-
-    np.savez(path, **{name: value.cpu().numpy() for name, value in arrays.items()})
-    print(f"written: {path}")
+def _arrays(out: "Folder", name: str, **arrays: Any) -> None:
+    print(f"written: {out.write_arrays(name, arrays)}")
 
 
-def _picture(figure: Any, path: Path) -> None:
-    from aevb import figures
+def _table(out: "Folder", name: str, table: Any, **options: Any) -> None:
+    print(f"written: {out.write_table(name, table, **options)}")
 
-    print(f"written: {figures.save(figure, path)}")
+
+def _picture(figure: Any, out: "Folder", name: str) -> None:
+    print(f"written: {out.write_figure(name, figure)}")

@@ -11,18 +11,20 @@ from aevb.data.names import DATASETS
 if TYPE_CHECKING:
     from aevb.build import Recipe
     from aevb.data import Dataset
+    from aevb.inference.training.settings import Training
 
 __all__ = [
     "add_data",
     "add_recipe",
     "add_training",
+    "dataset_of",
     "file_options",
-    "fit_arguments",
     "load_dataset",
     "new_parser",
     "options_of",
     "plain",
     "recipe_of",
+    "training_of",
 ]
 
 
@@ -124,23 +126,31 @@ def recipe_of(args: Namespace) -> "Recipe":
     )
 
 
-def fit_arguments(args: Namespace) -> dict[str, Any]:
-    """What of the words goes to ``fit`` as it is."""
-    from aevb.build import build_optimizer
+def training_of(args: Namespace) -> "Training":
+    """The settings of training that were asked for."""
+    from dataclasses import fields
 
-    return {
-        "optimizer": build_optimizer(args.optimizer, args.lr),
-        "epochs": args.epochs,
-        "steps": args.steps,
-        "samples_seen": args.samples_seen,
-        "batch_size": args.batch_size,
-        "seed": args.seed,
-        "device": args.device,
-        "compile": args.compile,
-        "precision": args.precision,
-        "clip_norm": args.clip_norm,
-        "progress": not args.quiet,
-    }
+    from aevb.build import build_optimizer
+    from aevb.inference.training.settings import Training
+
+    said = {field.name: getattr(args, field.name) for field in fields(Training) if hasattr(args, field.name)}
+    return Training(**said | {"optimizer": build_optimizer(args.optimizer, args.lr), "progress": not args.quiet})
+
+
+def dataset_of(folder: Path, data_dir: str | None) -> "Dataset":
+    """The data set a run folder was fitted to, by the words in its ``config.json``."""
+    from aevb.build import dress
+    from aevb.data import load
+    from aevb.run_folder import RunFolder
+
+    command = RunFolder(folder).config().get("command", {})
+    if "data" not in command:
+        raise ValueError(f"{folder} was not written by `aevb fit`, so it names no data set; use Python's log_evidence.")
+    words = Namespace(**command)
+    folder_of_files = data_dir or command.get("data_dir")
+    data = load(command["data"], variant=command.get("variant"), data_dir=folder_of_files, **file_options(words))
+    # What stands beside the pixels: labels, row numbers, holes.
+    return dress(data, recipe_of(words)) if "prior" in command else data
 
 
 def plain(value: Any) -> Any:

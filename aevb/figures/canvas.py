@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from aevb.inference.files import replacing
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -38,8 +40,8 @@ Array = NDArray[np.floating[Any]]
 def save(figure: "Figure", path: str | Path, dpi: int = 150) -> Path:
     """Write ``figure`` to ``path`` (its folder is made) and return the path."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=dpi)
+    with replacing(path) as unfinished:
+        figure.savefig(unfinished, dpi=dpi)
     return path
 
 

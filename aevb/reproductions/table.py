@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from aevb.run_folder import ComparisonFolder
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -33,6 +35,5 @@ def write_table(rows: Sequence[Row], budget: str, out: Path) -> "pd.DataFrame":
     import pandas as pd
 
     table = pd.DataFrame(list(rows), columns=list(Row._fields)).assign(budget=budget)
-    out.mkdir(parents=True, exist_ok=True)
-    table.to_csv(out / "table.csv", index=False, float_format="%.4f")
+    ComparisonFolder(out).write_rows(table, float_format="%.4f")
     return table

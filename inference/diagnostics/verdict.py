@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..evidence import AnnealedImportanceSampling, Estimator, Evidence
 from ..evidence.provenance import provenance
+from ..one_line import reason
 from ..pairs.data import Rows, as_rows
 from ..pairs.pair import Pair
 from ..random_state import RandomState
@@ -25,7 +26,7 @@ from .verdict_questions import QUESTIONS, Case
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Verdict", "reason", "verdict"]
+__all__ = ["Verdict", "verdict"]
 
 Told = Callable[[str, "Evidence | str"], None]
 
@@ -150,10 +151,3 @@ def _answer(name: str, question: Callable[[Case], str], case: Case) -> str:
     except Exception as error:  # likewise a question
         case.warn("numbers", f"{name} is not answered")
         return f"Not answered, {name}: {reason(error)}"
-
-
-def reason(error: Exception) -> str:
-    """What an error says, to end a sentence with: one line with a full stop, its kind named unless it is bad input."""
-    said = " ".join(str(error).split())
-    said = said if isinstance(error, ValueError) else f"{type(error).__name__.lstrip('_')}: {said}"
-    return f"{said[:600].rstrip('.')}."

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ..files import replacing
 from ..pairs.sites import Data
 
 __all__ = ["FinishedChunks", "digest"]
@@ -55,11 +55,9 @@ class FinishedChunks:
 
         self._tensors[str(index)] = tensor.contiguous()
         self._digests[str(index)] = digest(data)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = self.path.with_name(self.path.name + ".part")
         metadata = {"settings": json.dumps(self.settings), "digests": json.dumps(self._digests)}
-        save_file(self._tensors, str(unfinished), metadata=metadata)
-        os.replace(unfinished, self.path)
+        with replacing(self.path) as unfinished:
+            save_file(self._tensors, str(unfinished), metadata=metadata)
 
     def _read(self, path: Path) -> None:
         from safetensors import SafetensorError, safe_open

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from pickle import UnpicklingError
@@ -10,16 +9,15 @@ from typing import Any
 
 import torch
 
+from ..files import replacing
+
 __all__ = ["observer_states", "read_checkpoint", "restore_observers", "write_checkpoint"]
 
 
 def write_checkpoint(state: Mapping[str, Any], path: Path) -> None:
     """Write everything that the next step depends on."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # A file half written when the machine stops must not take the place of a whole one.
-    unfinished = path.with_name(path.name + ".part")
-    torch.save(dict(state), unfinished)
-    os.replace(unfinished, path)
+    with replacing(path) as unfinished:
+        torch.save(dict(state), unfinished)
 
 
 def read_checkpoint(path: Path, device: torch.device, ours: Mapping[str, Any]) -> dict[str, Any]:

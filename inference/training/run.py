@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from ..one_line import reason
 from ..pairs.pair import Pair
 from ..random_state import RandomState
 from .description import DescriptionError, Trust, describe, rebuild
+from .run_files import CONFIG, read_config, read_history, read_tensors, write_config, write_history, write_tensors
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -70,7 +71,7 @@ class Run:
         return guide_draws(self.pair, data, num_samples=num_samples, num_predictive=num_predictive, seed=seed)
 
     def save(self, folder: str | Path, extra: Mapping[str, Any] | None = None) -> Path:
-        """Write ``config.json``, ``history.csv`` and ``model.safetensors`` into a folder.
+        """Write ``config.json``, ``history.csv`` and ``model.safetensors`` into a folder, each whole or not at all.
 
         Args:
             folder: Where to; it is made.
@@ -78,16 +79,15 @@ class Run:
 
         Returns:
             The folder.
-        """
-        from safetensors.torch import save_file
 
+        Raises:
+            ValueError: A link in the folder leads out of it.
+        """
         path = Path(folder)
-        path.mkdir(parents=True, exist_ok=True)
-        config = {**self._config(), **(extra or {})}
-        (path / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-        self.history.to_csv(path / "history.csv", index=False)
         example = {f"example.{i}": part.contiguous() for i, part in enumerate(self.pair.example)}
-        save_file(_distinct(self.pair) | example, str(path / "model.safetensors"))
+        write_tensors(path, _distinct(self.pair) | example)
+        write_history(path, self.rows)
+        write_config(path, {**self._config(), **(extra or {})})
         return path
 
     def _config(self) -> dict[str, Any]:
@@ -134,18 +134,19 @@ def load(
     config = read_config(path)
     if model is None and guide is not None:
         raise ValueError("load(folder, guide=...) needs model=... as well: a pair is given whole or not at all.")
-    if model is None:
-        model, guide = _described(path, config, trust)
-    pair = Pair(model, guide)
-    _restore(pair, path)
-    rows: tuple[dict[str, float], ...] = ()
-    if (path / "history.csv").exists() and (path / "history.csv").stat().st_size > 1:
-        import pandas as pd
-
-        rows = tuple(
-            {str(k): float(v) for k, v in row.items()} for row in pd.read_csv(path / "history.csv").to_dict("records")
-        )
-    return Run(pair, None, rows, {**config.get("settings", {}), "objective": config.get("objective")})
+    programs = _described(path, config, trust) if model is None else (model, guide)
+    tensors = read_tensors(path)
+    example = tuple(tensors.pop(name) for name in sorted(n for n in tensors if n.startswith("example.")))
+    try:
+        with RandomState(seed=0):  # one run of the programs brings plain functions' parameters into being
+            pair = Pair(*programs).check(example)
+    except Exception as error:
+        if model is not None:  # the user's own programs, whose errors are theirs to read
+            raise
+        raise ValueError(f"{path / CONFIG} describes no pair that runs on its example: {reason(error)}") from error
+    _restore(pair, tensors, path)
+    settings = {**config.get("settings", {}), "objective": config.get("objective")}
+    return Run(pair, None, read_history(path), settings)
 
 
 def _described(path: Path, config: Mapping[str, Any], trust: Trust) -> tuple[Callable[..., Any], Any]:
@@ -160,45 +161,12 @@ def _described(path: Path, config: Mapping[str, Any], trust: Trust) -> tuple[Cal
     except DescriptionError as error:
         raise ValueError(f"{path} is not opened: {error}") from error
     if not (isinstance(pair, list) and len(pair) == 2 and callable(pair[0]) and (pair[1] is None or callable(pair[1]))):
-        raise ValueError(f"{path / 'config.json'} describes no pair: a model, and a guide or null.")
+        raise ValueError(f"{path / CONFIG} describes no pair: a model, and a guide or null.")
     return pair[0], pair[1]
 
 
-def read_config(folder: Path) -> dict[str, Any]:
-    """The ``config.json`` of a run folder.
-
-    Raises:
-        ValueError: There is none, or it is not JSON.
-    """
-    missing = [name for name in ("config.json", "model.safetensors") if not (folder / name).is_file()]
-    if missing:
-        raise ValueError(
-            f"{folder} is no run folder: it has no {' and no '.join(missing)}. `aevb fit --out DIR` makes one."
-        )
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{folder / 'config.json'} is not JSON: {error}.") from error
-    if not isinstance(config, dict):
-        raise ValueError(
-            f"{folder / 'config.json'} holds a {type(config).__name__}; an object with named entries is due."
-        )
-    if not isinstance(config.get("settings", {}), dict):
-        raise ValueError(f"the settings in {folder / 'config.json'} must be an object with named entries.")
-    return config
-
-
-def _restore(pair: Pair, path: Path) -> None:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        tensors = load_file(str(path / "model.safetensors"))
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path / 'model.safetensors'} cannot be read: {error}.") from error
-    example = [tensors.pop(name) for name in sorted(n for n in tensors if n.startswith("example."))]
-    with RandomState(seed=0):  # one run of the programs brings plain functions' parameters into being
-        pair.check(tuple(example))
+def _restore(pair: Pair, tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Give a pair the parameters of a run folder."""
     wanted, state = set(_distinct(pair)), pair.state_dict()
     if wanted != set(tensors) or any(state[name].shape != tensors[name].shape for name in wanted):
         differing = sorted(wanted ^ set(tensors)) or "shapes"

@@ -22,7 +22,6 @@ from .step import EagerStep, Report
 
 __all__ = ["Levels"]
 
-_LEVELS = ("auto", "never", "graph", "full")
 _WORTH_CAPTURING = 50  # steps: capturing costs about as much as so many
 _WORTH_COMPILING = 30_000  # steps: those after the switch win back what looking after the compiler costs
 _SWITCH = 10_000  # the step from which a long run is compiled
@@ -38,16 +37,11 @@ class Levels:
     Args:
         eager: The step under Pyro's handlers.
         data: The data set.
-        level: ``"auto"``, ``"never"``, ``"graph"`` or ``"full"``.
+        level: One of :data:`~.settings.LEVELS`.
         steps: The length of the run.
-
-    Raises:
-        ValueError: The level is unknown.
     """
 
     def __init__(self, eager: EagerStep, data: Rows, *, level: str, steps: int) -> None:
-        if level not in _LEVELS:
-            raise ValueError(f"compile={level!r} is unknown; choose one of {', '.join(_LEVELS)}.")
         self.eager, self.data = eager, data
         self._captured: CapturedStep | None = None
         self._capturing = level in ("graph", "full") or (level == "auto" and steps >= _WORTH_CAPTURING)

@@ -10,7 +10,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from ..evidence.elbo import mean_bound
-from ..graphs.precision import check_precision
 from ..objectives import SGVB, Batch, Objective, evaluations_per_visit
+from ..one_line import reason
 from ..pairs.contract import check_rows
 from ..pairs.data import as_rows
 from ..pairs.finding import grey_values
@@ -33,6 +33,7 @@ from .checkpoint import observer_states, read_checkpoint, restore_observers, wri
 from .non_finite import NonFiniteError, explain
 from .parameter_groups import Optimizer, Players
 from .run import Run
+from .settings import Training, adam
 from .step import EagerStep, NotFinite
 from .step_runner import Levels
 
@@ -44,17 +45,13 @@ _trained = WeakTensorKeyDictionary()
 """The parameters that some fit of this process has trained."""
 
 
-def _adam(parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-    return torch.optim.Adam(parameters, lr=1e-3, fused=True)
-
-
 def fit(
     model: Callable[..., Any],
     guide: Callable[..., Any] | None,
     data: Any,
     *,
     objective: Objective | None = None,
-    optimizer: Optimizer | Mapping[str, Optimizer] = _adam,
+    optimizer: Optimizer | Mapping[str, Optimizer] = adam,
     epochs: int | None = None,
     steps: int | None = None,
     samples_seen: float | None = None,
@@ -117,17 +114,12 @@ def fit(
         NonFiniteError: A loss or a gradient is NaN or infinite; its ``run`` holds the last good parameters.
         ValueError: An argument is out of range, or more than one length is given.
     """
-    loop = Fit(
-        model,
-        guide,
-        data,
-        objective=objective,
+    training = Training(
         optimizer=optimizer,
         epochs=epochs,
         steps=steps,
         samples_seen=samples_seen,
         batch_size=batch_size,
-        validation=validation,
         seed=seed,
         device=device,
         compile=compile,
@@ -135,43 +127,17 @@ def fit(
         clip_norm=clip_norm,
         checkpoint=checkpoint,
         resume=resume,
-        observers=observers,
         progress=progress,
     )
+    loop = Fit(model, guide, data, training, objective=objective, validation=validation, observers=observers)
     return loop.drain()
-
-
-@dataclass(frozen=True)
-class Length:
-    """How long to train, in steps, whatever unit it was asked in."""
-
-    steps: int
-    steps_per_epoch: int
-
-    @classmethod
-    def of(
-        cls, epochs: int | None, steps: int | None, samples_seen: float | None, rows: int, batch_size: int
-    ) -> Length:
-        """Resolve the three ways to say it; at most one may be given."""
-        given = {"epochs": epochs, "steps": steps, "samples_seen": samples_seen}
-        said = {name: value for name, value in given.items() if value is not None}
-        if len(said) > 1:
-            raise ValueError(f"give one of epochs, steps and samples_seen, not {sorted(said)}.")
-        for name, value in said.items():
-            if value < 1:
-                raise ValueError(f"{name}={value} must be at least 1.")
-        per_epoch = rows // batch_size
-        if steps is not None:
-            return cls(steps, per_epoch)
-        if samples_seen is not None:
-            return cls(math.ceil(samples_seen / batch_size), per_epoch)
-        return cls((100 if epochs is None else epochs) * per_epoch, per_epoch)
 
 
 class Fit:
     """The loop that :func:`fit` drains: ``for losses in Fit(...)`` makes one step at a time.
 
-    It takes the arguments of :func:`fit`. Each step yields what the objective reports, as detached tensors.
+    It takes the arguments of :func:`fit`; those that are :class:`~.settings.Training`'s may come as one, with others by
+    name in place of its own. Each step yields what the objective reports, as detached tensors.
     """
 
     def __init__(
@@ -179,51 +145,37 @@ class Fit:
         model: Callable[..., Any],
         guide: Callable[..., Any] | None,
         data: Any,
+        training: Training | None = None,
         *,
         objective: Objective | None = None,
-        optimizer: Optimizer | Mapping[str, Optimizer] = _adam,
-        epochs: int | None = None,
-        steps: int | None = None,
-        samples_seen: float | None = None,
-        batch_size: int = 100,
         validation: Any = None,
-        seed: int = 0,
-        device: str = "auto",
-        compile: str = "auto",
-        precision: str = "float32",
-        clip_norm: float | None = None,
-        checkpoint: str | Path | None = None,
-        resume: bool = False,
         observers: Sequence[Observer] = (),
-        progress: bool = True,
+        **settings: Any,
     ) -> None:
-        if batch_size < 1:
-            raise ValueError(f"batch_size={batch_size} must be at least 1.")
-        if clip_norm is not None and not clip_norm > 0:
-            raise ValueError(f"clip_norm={clip_norm} must be above 0.")
-        self.device = _device(device)
+        self.training = training = replace(Training() if training is None else training, **settings)
+        self.device = _device(training.device)
         self.data = as_rows(data, self.device)
         self.validation = None if validation is None else as_rows(validation, self.device)
         self.objective: Objective = SGVB() if objective is None else objective
-        self.batch_size = min(batch_size, len(self.data))
-        self.length = Length.of(epochs, steps, samples_seen, len(self.data), self.batch_size)
-        self.seed = seed
-        self.checkpoint = None if checkpoint is None else Path(checkpoint)
+        self.batch_size = min(training.batch_size, len(self.data))
+        self.length = training.length(len(self.data))
+        self.seed = training.seed
+        self.checkpoint = None if training.checkpoint is None else Path(training.checkpoint)
         # An algorithm that can fail in a way of its own brings the observer that watches for it.
         self.observers = [*observers, *getattr(self.objective, "observers", ())]
 
         self.pair = Pair(model, guide).to(self.device)
-        self.random = RandomState(seed, self.device)
+        self.random = RandomState(self.seed, self.device)
         self.memory = self._prepare()
-        self.players = Players(self.pair, self.memory, self.objective, optimizer)
+        self.players = Players(self.pair, self.memory, self.objective, training.optimizer)
         if not any(self.players.parameters().values()):
             raise ValueError(
                 f"there is nothing to train: {sorted(self.objective.trains)} have no parameters. Announce a network "
                 'inside its program, pyro.module("decoder", decoder), and a lone number by pyro.param.'
             )
         self._say_what_goes_on(model, guide)
-        eager = EagerStep(self.objective, self.pair, self.memory, self.players, clip_norm, check_precision(precision))
-        self._make_step = Levels(eager, self.data, level=compile, steps=self.length.steps)
+        eager = EagerStep(self.objective, self.pair, self.memory, self.players, training.clip_norm, training.precision)
+        self._make_step = Levels(eager, self.data, level=training.compile, steps=self.length.steps)
 
         self.step = 0
         self.stopped: str | None = None
@@ -233,9 +185,9 @@ class Fit:
         self._sums: dict[str, Tensor] = {}
         self._counted = 0
         self._seconds = 0.0
-        self._progress = Progress(self.length.steps, self.batch_size, enabled=progress)
+        self._progress = Progress(self.length.steps, self.batch_size, enabled=training.progress)
         self._tell("start_run")
-        if resume and self.checkpoint is not None and self.checkpoint.exists():
+        if training.resume and self.checkpoint is not None and self.checkpoint.exists():
             self._resume(self.checkpoint)
             self._mark_trained()
             if self.done:
@@ -342,7 +294,9 @@ class Fit:
         try:
             self.load_state_dict(state)
         except (RuntimeError, KeyError, ValueError) as error:
-            raise ValueError(f"cannot resume from {path}: it holds another pair or objective ({error}).") from error
+            raise ValueError(
+                f"cannot resume from {path}: it holds another pair or objective: {reason(error)}"
+            ) from error
 
     # ------------------------------------------------------------------ one step
 

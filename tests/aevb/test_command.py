@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from aevb.__main__ import VERBS, main
-from aevb.commands.evidence_command import dataset_of
+from aevb.commands.words import dataset_of
 from aevb.inference import load, log_evidence
 from aevb.inference.evidence import AnnealedImportanceSampling, ImportanceSampling
 from aevb.publish import rows

@@ -33,7 +33,10 @@ from aevb.models import LatentVariableModel, likelihoods, networks, priors
 HERE = Path(__file__).resolve().parents[2]
 DATA = Path(os.environ.get("AEVB_DATA", "/nonexistent"))
 CHECKED = [
-    *(HERE / "inference" / name for name in ("pairs/contract.py", "pairs/data.py", "training/trainer.py")),
+    *(
+        HERE / "inference" / name
+        for name in ("pairs/contract.py", "pairs/data.py", "training/settings.py", "training/trainer.py")
+    ),
     *sorted((HERE / "aevb" / "data").glob("*.py")),
 ]
 X = torch.rand(6, 4, generator=torch.Generator().manual_seed(0))
@@ -215,6 +218,11 @@ def _fit(model=_blown, guide=_guide, data=X, **options):
     return lambda folder: fit(model, guide, data, **{"steps": 1, "progress": False, **options})
 
 
+def _resumed(**first):
+    """A fit that goes on from the checkpoint of another."""
+    return lambda f: [_fit(checkpoint=f / "c", resume=True, **options)(f) for options in (first, {"steps": 2})]
+
+
 def _sgd(lr):
     return {"optimizer": partial(torch.optim.SGD, lr=lr), "steps": 30, "compile": "never"}
 
@@ -236,6 +244,8 @@ TRAINER = {
     "not finite": Case(_fit(**_sgd(100.0)), "Lower the learning rate", _fit(**_sgd(1e-3))),
     "a class": Case(_fit(objective=SGVB), r"pass one of it: SGVB\(\)", _fit(objective=SGVB())),
     "no guide": Case(_fit(guide=None), r"or an objective without \(MCEM\)", _fit(guide=None, objective=MCEM())),
+    "no way to run a step": Case(_fit(compile="ful"), "one of auto, never, graph, full", _fit(compile="graph")),
+    "another objective's checkpoint": Case(_resumed(guide=None, objective=MCEM()), "another pair", _resumed()),
     "no device": Case(_fit(device="abacus"), 'take "auto" or "cpu"', _fit(device="cpu")),
 }
 

@@ -6,7 +6,8 @@ import torch
 from aevb.figures import evidence_forest
 from aevb.inference.evidence import Evidence
 from aevb.publish import describe_evidence
-from aevb.records import add_records, khat_words, read_records
+from aevb.records import add_records, khat_words
+from aevb.run_folder import RunFolder
 
 
 def _weighed(num_samples=1000):
@@ -31,11 +32,12 @@ def test_older_files_are_read_by_the_threshold_they_were_written_with():
 
 
 def test_only_the_same_points_take_an_older_rows_place(tmp_path):
-    few, many = ({"method": "elbo", "split": "test", "mean": -1.0, "num_points": n} for n in (100, 200))
-    add_records(tmp_path, [few])
-    add_records(tmp_path, [many])
-    add_records(tmp_path, [few | {"mean": -2.0}])
-    kept = {r["num_points"]: r["mean"] for r in read_records(tmp_path)}
+    few, many = (_weighed().record("test") | {"method": "elbo", "mean": -1.0, "num_points": n} for n in (100, 200))
+    folder = RunFolder(tmp_path)
+    add_records(folder, [few])
+    add_records(folder, [many])
+    add_records(folder, [few | {"mean": -2.0}])
+    kept = {r["num_points"]: r["mean"] for r in folder.records()}
     assert kept == {100: -2.0, 200: -1.0}
-    labels = [label.get_text() for label in evidence_forest(read_records(tmp_path)).axes[0].get_yticklabels()]
+    labels = [label.get_text() for label in evidence_forest(folder.records()).axes[0].get_yticklabels()]
     assert labels == ["elbo (200 datapoints)", "elbo (100 datapoints)"]

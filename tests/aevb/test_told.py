@@ -15,7 +15,7 @@ import worlds
 
 from aevb import figures
 from aevb.__main__ import main
-from aevb.commands.compare_command import print_table
+from aevb.commands.comparing import print_table
 from aevb.data import load as load_data
 from aevb.inference import EM, Fit, Pair, fit, load, log_evidence
 from aevb.inference.diagnostics import verdict_questions
@@ -30,8 +30,9 @@ from aevb.inference.pairs.predictive import linear_probe
 from aevb.inference.posterior.hmc import advance, jittered, sample, transition, with_gradients
 from aevb.models import GaussianMixture
 from aevb.publish import describe_evidence
-from aevb.records import add_records, read_records
+from aevb.records import add_records
 from aevb.report import write_report
+from aevb.run_folder import RunFolder
 
 # ----------------------------------------------------------------------------------------------- errors and their roots
 
@@ -129,21 +130,21 @@ def test_the_line_of_an_estimate():
 def test_records_of_every_split_and_method_stand_side_by_side(tmp_path):
     for split in ("train", "test"):
         for method in ("elbo", "importance"):
-            add_records(tmp_path, [_evidence(method=method).record(split)])
-    add_records(tmp_path, [_evidence(_VALUES + 1, method="elbo").record("test")])
-    found = {(r["method"], r["split"]): r["mean"] for r in read_records(tmp_path)}
+            add_records(RunFolder(tmp_path), [_evidence(method=method).record(split)])
+    add_records(RunFolder(tmp_path), [_evidence(_VALUES + 1, method="elbo").record("test")])
+    found = {(r["method"], r["split"]): r["mean"] for r in RunFolder(tmp_path).records()}
     assert found == {
         ("elbo", "train"): -2.0,
         ("importance", "train"): -2.0,
         ("elbo", "test"): -1.0,
         ("importance", "test"): -2.0,
     }
-    assert len(read_records(tmp_path)) == 4
+    assert len(RunFolder(tmp_path).records()) == 4
 
 
 def test_a_run_page_shows_each_number_in_its_cell(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"objective": "SGVB", "settings": {"seed": 4}}))
-    add_records(tmp_path, [_evidence().record("test")])
+    add_records(RunFolder(tmp_path), [_evidence().record("test")])
     page = write_report(tmp_path).read_text()
     cells = "".join(f"<td>{cell}</td>" for cell in ("made", "test", f"-2.00 ± {_ERROR:.2f}", "lower bound", "5", "100"))
     assert cells in page and "seed 4" in page
@@ -345,7 +346,7 @@ def test_a_comparisons_numbers_are_those_of_its_runs_on_the_test_data(comparison
         told = [row[name] for name in ("test_log_px", "standard_error", "test_bound", "bound_error")]
         right = [evidence.mean, evidence.standard_error, bound.mean, bound.standard_error]
         assert told == pytest.approx(right, rel=1e-5), row
-        records = {r["method"]: r for r in read_records(folder / "out" / f"{row['objective']}-{row['seed']}")}
+        records = {r["method"]: r for r in RunFolder(folder / "out" / f"{row['objective']}-{row['seed']}").records()}
         assert records["importance"]["mean"] == pytest.approx(evidence.mean, rel=1e-5)
         assert records["importance"]["split"] == records["elbo"]["split"] == "test"
         assert row["samples_seen"] == 60
@@ -384,7 +385,7 @@ def test_evidence_of_each_split_is_of_that_splits_rows(comparison, capsys):
             f"{split} log p(x) by elbo (30 samples): {right.mean:.3f} +- {right.standard_error:.3f}"
             in capsys.readouterr().out
         )
-    means = {r["split"]: r["mean"] for r in read_records(folder / "out" / "sgvb-5") if r["num_samples"] == 30}
+    means = {r["split"]: r["mean"] for r in RunFolder(folder / "out" / "sgvb-5").records() if r["num_samples"] == 30}
     assert means["test"] < means["validation"] - 0.5 < means["train"] - 1.0
 
 
@@ -466,7 +467,7 @@ def test_the_seed_of_an_estimate_is_the_one_asked_for(comparison):
     run, data = load(folder / "out" / "sgvb-6"), load_data(str(folder / "data.npz"))
     words = ["evidence", str(folder / "out" / "sgvb-6"), "--method", "elbo", "--samples", "7", "--seed", "11"]
     assert main(words) == 0
-    told = next(r["mean"] for r in read_records(folder / "out" / "sgvb-6") if r["num_samples"] == 7)
+    told = next(r["mean"] for r in RunFolder(folder / "out" / "sgvb-6").records() if r["num_samples"] == 7)
     assert told == pytest.approx(log_evidence(run.model, run.guide, data.test, ELBO(7), seed=11).mean, rel=1e-6)
 
 

@@ -12,7 +12,8 @@ from aevb.__main__ import main
 from aevb.inference import EM, IWAE, MAP, MCEM, SGVB, AdversarialVB, WakeSleep, fit
 from aevb.inference.objectives import Only, evaluations_per_visit
 from aevb.models import FactorAnalysis, LatentVariableModel, likelihoods, networks, priors
-from aevb.records import add_records, read_records, refuse_unlike
+from aevb.records import add_records, refuse_unlike
+from aevb.run_folder import RunFolder
 
 X = torch.rand(20, 4, generator=torch.Generator().manual_seed(0)).round()
 
@@ -111,11 +112,12 @@ def test_a_comparison_is_made_at_one_number_of_gradients(tmp_path, capsys):
 def test_records_of_unlike_numbers_are_refused_by_run_and_site(tmp_path):
     observed = {"site": "x", "measure": "counting", "rows": "ab", "low": 0.0, "high": 1.0, "share": 1.0}
     provenance = {"observed": [observed], "given": "", "split": "test"}
-    record = {"method": "elbo", "split": "test", "num_points": 3, "provenance": provenance}
+    record = {"method": "elbo", "split": "test", "direction": "lower bound", "mean": -1.0, "num_samples": 1}
+    record |= {"num_points": 3, "provenance": provenance}
     density = json.loads(json.dumps(record))
     density["provenance"]["observed"][0]["measure"] = "Lebesgue"
-    add_records(tmp_path, [record])
-    refuse_unlike({"a": read_records(tmp_path), "b": [record], "c": [{"method": "elbo", "split": "test"}]})
+    add_records(RunFolder(tmp_path), [record])
+    refuse_unlike({"a": RunFolder(tmp_path).records(), "b": [record], "c": [{"method": "elbo", "split": "test"}]})
     refuse_unlike({"a": [record], "b": [density | {"method": "importance"}]})  # which nobody sets beside each other
     with pytest.raises(
         ValueError, match="a and b cannot be compared by elbo: .*'counting' at 'x', b against 'Lebesgue'"
