@@ -82,7 +82,7 @@ def compare(
     Args:
         plans: The runs.
         out: The comparison folder; each run has a subfolder.
-        jobs: Processes at once; by default one a core.
+        jobs: Processes at once; by default one per core.
         progress: Say on standard error what is done.
 
     Returns:

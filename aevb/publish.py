@@ -16,7 +16,7 @@ from aevb.run_folder import RunFolder
 __all__ = ["describe_evidence", "publish", "publish_evidence", "rows"]
 
 _SHOWN = 100  # datapoints and samples that are drawn
-_DRAWS = 200  # posterior draws a datapoint in posterior.nc
+_DRAWS = 200  # posterior draws per datapoint in posterior.nc
 _REPLICATIONS = 10  # of them followed by a draw of the data, which are larger
 
 

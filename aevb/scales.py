@@ -63,7 +63,7 @@ def unequal_scales(data: Dataset, likelihood: Any) -> str | None:
 
 
 def within_unit_interval(data: Dataset) -> bool:
-    """Whether all training values lie in [0, 1], as pixels do; data that are drawn afresh are pixels."""
+    """Tell whether all training values lie in [0, 1], as pixels do; data that are drawn afresh are pixels."""
     x = _table(data)
     return x is None or bool((((x >= 0) & (x <= 1)) | x.isnan()).all())
 

@@ -198,7 +198,7 @@ importance_onednn_products = partial(importance_products, onednn=True)
 
 
 def hmc(net: Net, compile: bool = False) -> Advance:
-    """This library's transition on the pair's posterior, one chain a datapoint; the graph is made before the clock."""
+    """This library's transition on the pair's posterior, one chain per datapoint; the graph is made before timing."""
     import torch
 
     from aevb.inference import Pair
@@ -331,7 +331,7 @@ hmc_onednn_products = partial(hmc_products, onednn=True)
 
 
 def _ais(net: Net, start: str) -> Advance:
-    """``log_evidence`` by annealing, one chain a datapoint, tuning and capture included."""
+    """``log_evidence`` by annealing, one chain per datapoint, tuning and capture included."""
     from aevb.inference import log_evidence
     from aevb.inference.evidence import AnnealedImportanceSampling
 

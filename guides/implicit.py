@@ -68,7 +68,7 @@ class ImplicitDistribution(dist.TorchDistribution):
 
     @constraints.dependent_property
     def support(self) -> constraints.Constraint:
-        """Where the draws lie."""
+        """The space that the draws lie in."""
         return self._support
 
     def expand(self, batch_shape: Sequence[int], _instance: Any = None) -> Self:

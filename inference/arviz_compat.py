@@ -44,7 +44,7 @@ def arviz() -> Any:
 
 
 def is_new() -> bool:
-    """Whether this is ArviZ 1.x: its ``from_dict`` takes the groups in one mapping."""
+    """Tell ArviZ 1.x by its ``from_dict``, which takes the groups in one mapping."""
     return "posterior" not in inspect.signature(arviz().from_dict).parameters
 
 
@@ -89,7 +89,7 @@ def pareto_khat(log_weights: Tensor) -> Tensor:
 
 
 def convergence(draws: Tensor) -> tuple[Tensor, Tensor]:
-    """How well chains agree, by ArviZ: rank-normalised split r-hat and bulk effective sample size of each variable.
+    """Measure how well chains agree, by ArviZ: rank-normalised split r-hat and bulk effective sample size per variable.
 
     Args:
         draws: ``[chain, draw, D]``.

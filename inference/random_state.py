@@ -53,7 +53,7 @@ class RandomState:
         return torch.randperm(size, generator=generator)
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the stream stands."""
+        """Return where the stream stands."""
         return {"cpu": self._mine[0], "cuda": self._mine[1]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

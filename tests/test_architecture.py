@@ -165,3 +165,12 @@ def test_promised_names():
 
     assert all(hasattr(aevb, name) for name in ("log_evidence", "load", "fit"))
     assert hasattr(objectives, "IWAE")
+
+
+@pytest.mark.parametrize("path", FILES + FACE, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_docstring_says_what_a_thing_is_or_does(path):
+    """A reader of the reference skims first words: a verb for what is done, a noun for what is."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+            first = (ast.get_docstring(node) or "It").split()[0]
+            assert first not in {"What", "Whether", "Of", "How", "Where", "Which", "Why", "When"}, (node.name, first)

@@ -959,7 +959,7 @@ def log_normal() -> World:
 
 @world
 def precision() -> World:
-    """Normal data of unknown mean and precision, t ~ Gamma(3, 2), m ~ N(0, 1 / t), four numbers a datapoint."""
+    """Normal data of unknown mean and precision, t ~ Gamma(3, 2), m ~ N(0, 1 / t), four numbers per datapoint."""
     x = np.array([[0.5, 1.0, -0.2, 0.3], [3.0, 2.5, 3.5, 3.2], [-4.0, 5.0, 0.1, 1.0]])
 
     def statements(p: object, x: Tensor) -> None:

@@ -18,7 +18,7 @@ def parser() -> ArgumentParser:
     )
     words.add_argument("run", type=str, help="a run folder")
     words.add_argument("--method", type=str, default="importance", help=", ".join([*registry.EVIDENCE, "all"]))
-    words.add_argument("--samples", type=int, default=None, help="samples a datapoint (default: the method's own)")
+    words.add_argument("--samples", type=int, default=None, help="samples per datapoint (default: the method's own)")
     words.add_argument("--method-args", type=dict, default={}, help="options: --method-args.NAME VALUE")
     words.add_argument("--split", type=str, default="test", help="train, validation or test")
     words.add_argument(

@@ -30,7 +30,7 @@ def parser() -> ArgumentParser:
     words.add_argument("what", type=str, help=", ".join(USES))
     words.add_argument("--split", type=str, default="test", help="train, validation or test")
     words.add_argument("--points", type=int, default=10, help="datapoints used")
-    words.add_argument("--draws", type=int, default=100, help="posterior draws a datapoint")
+    words.add_argument("--draws", type=int, default=100, help="posterior draws per datapoint")
     words.add_argument("--steps", type=int, default=10, help="pictures along a line or a latent")
     words.add_argument("--hole", type=str, default="lower", help="pixels to impute: lower (half) or random (half)")
     words.add_argument("--grid", type=str, default="kingma", help="of the manifold: kingma, su or linear")

@@ -43,7 +43,7 @@ def add_data(parser: ArgumentParser) -> None:
 
 
 def add_recipe(parser: ArgumentParser) -> None:
-    """What the pair is made of."""
+    """Add the flags that say what the pair is made of."""
     parser.add_argument("--latent-dim", type=int, default=20, help="number of latent dimensions")
     models = ", ".join(registry.MODELS)
     parser.add_argument("--model", type=str, default="auto", help=f"{models} (default: what prior and guide imply)")
@@ -69,7 +69,7 @@ def add_recipe(parser: ArgumentParser) -> None:
 
 
 def add_training(parser: ArgumentParser) -> None:
-    """How it is trained."""
+    """Add the flags that say how it is trained."""
     parser.add_argument("--parameter-prior", action="store_true", help="N(0, I) on the model's parameters (MAP)")
     parser.add_argument("--optimizer", type=str, default="adam", help=", ".join(registry.OPTIMIZERS))
     parser.add_argument("--lr", type=float, default=1e-3, help="learning rate")
@@ -94,7 +94,7 @@ def load_dataset(args: Namespace) -> "Dataset":
 
 
 def file_options(args: Namespace) -> dict[str, Any]:
-    """How a file is read: which column holds the classes, and whether NaN is kept for a guide that is shown holes."""
+    """Collect how a file is read: the column of classes, and whether NaN is kept for a guide that is shown holes."""
     return {
         "label_column": getattr(args, "label_column", None),  # the words of an older run do not have it
         "missing": hasattr(args, "prior") and "holes" in recipe_of(args).beside,

@@ -1,7 +1,7 @@
 """What stands beside the pixels: labels, partly withheld; row numbers; and holes in the pixels themselves.
 
-A model of p(x|y) is given pairs (x, y); a table of posteriors, one a datapoint, is given (x, row); a guide for missing
-data is given x with NaN where it is missing. These are the same data sets, dressed.
+A model of p(x|y) is given pairs (x, y); a table of posteriors, one per datapoint, is given (x, row); a guide for
+missing data is given x with NaN where it is missing. These are the same data sets, dressed.
 """
 
 from dataclasses import replace

@@ -65,5 +65,5 @@ def panels(rows: int, cols: int, width: float, height: float) -> "tuple[Figure, 
 
 
 def array(x: Tensor | ArrayLike) -> Array:
-    """What is drawn, off its device and out of its graph, in double precision."""
+    """Take what is drawn off its device and out of its graph, in double precision."""
     return np.asarray(x.detach().cpu() if isinstance(x, Tensor) else x, dtype=np.float64)

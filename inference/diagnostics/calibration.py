@@ -106,7 +106,7 @@ class Calibration:
 
     @property
     def fails(self) -> bool:
-        """Whether any site or quantity is not calibrated (level 0.05, of all together)."""
+        """True where any site or quantity is not calibrated (level 0.05, of all together)."""
         return any(bool(self.miscalibrated(name).any()) for name in self._p_values)
 
     def histogram(self, site: str, bins: int = 20, prob: float = 0.99) -> RankHistogram:
@@ -132,7 +132,7 @@ class Calibration:
         return ECDFDifference(points, difference, low / len(ranks) - points, high / len(ranks) - points)
 
     def miscalibrated(self, name: str, prob: float = 0.95) -> Tensor:
-        """Which dimensions leave the simultaneous band, ``[D]``; over all curves there are the level is divided."""
+        """Mask of the dimensions that leave the simultaneous band, ``[D]``; the level is divided over all curves."""
         return self.p_values(name) <= 1.0 - self.together(prob)
 
     @property
@@ -196,7 +196,7 @@ def guide_sampler(pair: Pair, data: Data, num_draws: int) -> dict[str, Tensor]:
 
 @dataclass(frozen=True, kw_only=True)
 class HMCSampler:
-    """Draws by HMC: one chain a datapoint, thinned until draws are nearly independent."""
+    """Draws by HMC: one chain per datapoint, thinned until draws are nearly independent."""
 
     warmup: int = 200
     thin: int = 5
@@ -232,7 +232,7 @@ def simulation_based_calibration(
         pair: A checked pair.
         sampler: :func:`guide_sampler`, :class:`HMCSampler`, or any ``(pair, data, num_draws) -> {site: draws}``.
         num_simulations: Simulated datapoints.
-        num_draws: Posterior draws a datapoint.
+        num_draws: Posterior draws per datapoint.
         conditions: Rows to take what is conditioned on (labels) and what is missing from; by default the first row
             that the pair was checked with.
         seed: Of the simulations and the draws.

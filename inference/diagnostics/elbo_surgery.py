@@ -47,7 +47,7 @@ class Surgery:
 
     @property
     def sentence(self) -> str:
-        """What the two numbers mean, in words."""
+        """The meaning of the two numbers, in words."""
         near = self.index_information > 0.95 * self.log_num_points
         return (
             f"Of a rate of {self.rate:.2f} nats, {self.index_information:.2f} tell datapoints apart"

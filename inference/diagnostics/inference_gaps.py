@@ -76,12 +76,12 @@ class Gaps:
 
     @property
     def approximation(self) -> Gap:
-        """What the family cannot say, log p(x) - L[q*]."""
+        """The nats that the family cannot reach, log p(x) - L[q*]."""
         return Gap(self.log_px - self.local_bound, torch.hypot(self.log_px_errors, self.local_errors))
 
     @property
     def amortization(self) -> Gap:
-        """What the encoder does not find, L[q*] - L[q]; below zero only by chance."""
+        """The nats that the encoder does not find, L[q*] - L[q]; below zero only by chance."""
         return Gap(self.local_bound - self.bound, torch.hypot(self.local_errors, self.bound_errors))
 
     @property
@@ -102,7 +102,7 @@ class Gaps:
 
     @property
     def sentence(self) -> str:
-        """Where the bound is lost, in words."""
+        """The place where the bound is lost, in words."""
         family, encoder, total = self.approximation, self.amortization, self.total
         said = (
             f"The bound lies {total.mean:.2f} +- {total.standard_error:.2f} nats below log p(x): "
@@ -157,7 +157,7 @@ def gaps(
             answer where there is one, else annealing from the guide by 500 temperatures.
         num_steps: Steps of the first round of the fit of q*.
         num_samples: Draws a datapoint and step of that fit.
-        num_draws: Fresh draws a datapoint for each of the two bounds.
+        num_draws: Fresh draws per datapoint for each of the two bounds.
         seed: Of the draws.
 
     Returns:

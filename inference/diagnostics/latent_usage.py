@@ -28,7 +28,7 @@ _ROWS = 500
 
 @dataclass(frozen=True)
 class LatentUse:
-    """How one latent site is used.
+    """The use that a pair makes of one latent site.
 
     ``rate`` is what each dimension ``[D]`` adds to the rate, in nats (one entry where guide or prior does not
     factorise): its KL, or E_q[log q - log p], which may be negative, where the guide draws a site before its parents;
@@ -40,7 +40,7 @@ class LatentUse:
 
     @property
     def active(self) -> Tensor:
-        """Which dimensions move with the data, ``[E]``."""
+        """Mask of the dimensions that move with the data, ``[E]``."""
         return self.activity > ACTIVE
 
     @property
@@ -69,7 +69,7 @@ class Usage:
 
     @property
     def num_active(self) -> int:
-        """How many latent dimensions are active."""
+        """The number of active latent dimensions."""
         return sum(int(use.active.sum()) for use in self.sites.values())
 
     @property
@@ -87,7 +87,7 @@ class Usage:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What a reader should worry about, in words; empty where there is nothing."""
+        """Sentences on what a reader should worry about; empty where there is nothing."""
         found = []
         for name in self.unused:
             use = self.sites[name]

@@ -54,17 +54,17 @@ class ModelCheck:
 
     @property
     def aggregate_fails(self) -> bool:
-        """Whether real datapoints lie elsewhere in latent space than simulated ones (level 0.01)."""
+        """True where real datapoints lie elsewhere in latent space than simulated ones (level 0.01)."""
         return self.aggregate_p < _LEVEL
 
     @property
     def predictive_fails(self) -> bool:
-        """Whether real datapoints fit their own posterior predictive otherwise than simulated ones (level 0.01)."""
+        """True where real datapoints fit their own posterior predictive otherwise than simulated ones (level 0.01)."""
         return self.predictive_p < _LEVEL
 
     @property
     def fails(self) -> bool:
-        """Whether either fails."""
+        """True where either fails."""
         return self.aggregate_fails or self.predictive_fails
 
     @property
@@ -109,7 +109,7 @@ def check_model(
     Args:
         pair: A checked pair with a guide.
         data: Real, best held-out datapoints; some hundreds see much.
-        num_samples: Posterior draws a datapoint behind a predictive p-value.
+        num_samples: Posterior draws per datapoint behind a predictive p-value.
         num_permutations: Of the energy test.
         seed: Of the draws.
 

@@ -73,7 +73,7 @@ class Refined:
 
     @property
     def sentence(self) -> str:
-        """What was won, and for how much."""
+        """The nats won, and their price, in words."""
         points, threshold = len(self.khat_before), khat_threshold(len(next(iter(self.z.values()))))
         over = int((self.khat_before > threshold).sum())
         said = f"By the guide {over} of {points} datapoints have k-hat above {threshold:.2f}"
@@ -112,7 +112,7 @@ def refine(
         num_draws: Draws a datapoint that come back.
         num_steps: Of local: steps of the fit's first round.
         num_candidates: Of resample: draws J of the guide that one is picked from.
-        num_chains: Of hmc: chains a datapoint; they share ``num_draws``.
+        num_chains: Of hmc: chains per datapoint; they share ``num_draws``.
         warmup: Of hmc: transitions while each chain's step size is tuned.
         num_leapfrog: Of hmc: leapfrog steps a transition.
         seed: Of the draws.

@@ -30,7 +30,7 @@ def grid(num_draws: int, num_points: int) -> Tensor:
 
 
 def counts(ranks: Tensor, num_draws: int, points: Tensor) -> Tensor:
-    """How many of the ranks ``[S, D]`` lie up to each point ``[G]`` of the grid: ``[G, D]``."""
+    """Count the ranks ``[S, D]`` that lie up to each point ``[G]`` of the grid: ``[G, D]``."""
     fraction = (ranks.double() + 1.0) / (num_draws + 1)
     return torch.stack([(fraction <= point + 1e-9).sum(0) for point in points])
 

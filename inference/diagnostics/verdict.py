@@ -33,7 +33,7 @@ Told = Callable[[str, "Evidence | str"], None]
 
 @dataclass(frozen=True)
 class Verdict:
-    """What was found, and what it means.
+    """The answers of every estimator and question, and what they mean.
 
     Args:
         evidence: What each estimator that applies says, by name.

@@ -38,7 +38,7 @@ _ERRORS = 3  # standard errors of a gap that are its uncertainty
 
 @dataclass
 class Case:
-    """What the questions are put to.
+    """The evidence and the pair that the questions are put to.
 
     Args:
         pair: A checked pair.
@@ -65,7 +65,7 @@ class Case:
         self.warnings.append((whose, what))
 
     def against(self, *whose: str) -> list[str]:
-        """What stands against these."""
+        """The reservations against these."""
         return [what for name, what in self.warnings if name in whose]
 
     def first(self, count: int) -> Data:
@@ -127,7 +127,7 @@ def _whether_the_bounds_meet(case: Case) -> str:
 
 
 def meeting(gap: float, error: float, simulated: int = _SIMULATED) -> str:
-    """Whether a lower and an upper bound meet, cannot, or leave it open, and what is to be done.
+    """Say whether a lower and an upper bound meet, cannot, or leave it open, and what is to be done.
 
     Args:
         gap: Upper less lower bound, nats per datapoint; below zero only by chance.

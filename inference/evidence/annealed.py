@@ -39,7 +39,7 @@ _COUNTS = ("num_temperatures", "num_chains", "num_leapfrog", "num_tuning", "rows
 
 @dataclass(frozen=True)
 class AnnealedImportanceSampling:
-    """Anneal ``num_chains`` chains a datapoint from the prior or the guide to the posterior.
+    """Anneal ``num_chains`` chains per datapoint from the prior or the guide to the posterior.
 
     Args:
         num_temperatures: Temperatures T above zero; from a guide or its moments, fewer than 50 are noted, as the errors
@@ -109,7 +109,7 @@ class AnnealedImportanceSampling:
         """The evidence that the log-weights ``[C, N]`` of forward chains are."""
         total = log_weights.logsumexp(0)
         errors = log_mean_errors(log_weights)
-        notes = [f"{self.num_temperatures} temperatures from the {self.start}, {self.num_chains} chains a datapoint"]
+        notes = [f"{self.num_temperatures} temperatures from the {self.start}, {self.num_chains} chains per datapoint"]
         if self.start != "prior" and self.num_temperatures < _FEW:
             notes.append(
                 f"with fewer than {_FEW} temperatures the stated errors are too small wherever the {self.start} is "

@@ -34,7 +34,7 @@ Integrand = Callable[[Tensor, Tensor], Tensor]  # rows [M], points of the cube [
 
 
 class Integral(NamedTuple):
-    """Of every row the logarithm of its integral, that of the integral's error, and the points it took, ``[R]``."""
+    """Every row's logarithm of its integral, that of the integral's error, and the points it took, ``[R]``."""
 
     log_value: Tensor
     log_error: Tensor

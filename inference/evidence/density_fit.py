@@ -113,7 +113,7 @@ class DensityFit:
         return with_rounding(found, pair)
 
     def _log_ratios(self, pair: Pair, part: Data) -> Tensor:
-        """Log-ratios log q(u) - log p(x, u) at fresh draws: ``[draws a chain, C, batch]`` in float64 on the CPU."""
+        """Log-ratios log q(u) - log p(x, u) at fresh draws: ``[draws per chain, C, batch]`` in float64 on the CPU."""
         density = log_density(pair, part)
         draw = pair.sample_prior if pair.guide is None else pair.sample_guide
         chains = sample(

@@ -56,6 +56,6 @@ class ELBO:
 
 
 def mean_bound(pair: Pair, data: Rows, seed: int) -> float:
-    """The mean bound of a data set with one draw a datapoint, the same draws at every call; nats per datapoint."""
+    """The mean bound of a data set with one draw per datapoint, the same draws at every call; nats per datapoint."""
     with RandomState(seed, pair.example[0].device), pair.evaluation():
         return ELBO(num_samples=1)(pair, data).mean

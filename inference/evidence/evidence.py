@@ -33,13 +33,13 @@ def khat_threshold(num_samples: int) -> float:
 
 @dataclass(frozen=True)
 class Evidence:
-    """Estimates of log p(x), one a datapoint.
+    """Estimates of log p(x), one per datapoint.
 
     Args:
         method: The estimator's name.
         direction: Whether the numbers lie below log p(x) in expectation, above it, scatter around it, or equal it.
         log_px: ``[N]``, in nats.
-        num_samples: The samples a datapoint it took.
+        num_samples: The samples per datapoint it took.
         ess: Effective sample size of the importance weights, ``[N]``, where there are weights.
         khat: Pareto shape of the largest weights, ``[N]``; above :func:`khat_threshold` of as many samples the estimate
             is not to be trusted.

@@ -29,7 +29,7 @@ __all__ = ["ImportanceSampling", "joined"]
 
 Weigh = Callable[[Data, int], Tensor]
 
-_WEIGHTS = 2_000_000  # log-weights held at once: with more samples a datapoint, fewer datapoints
+_WEIGHTS = 2_000_000  # log-weights held at once: with more samples per datapoint, fewer datapoints
 _DRAWS_AT_ONCE = 100  # of a datapoint: its encoding, made anew each time, then costs next to nothing
 _WORTH_CAPTURING = 100  # evaluations: a graph costs about as much as some tens of them
 

@@ -25,7 +25,7 @@ _ROWS = 1000  # datapoints looked at together
 
 @dataclass(frozen=True)
 class Observed:
-    """What one observed site scores.
+    """One observed site, and the values that it scores.
 
     Args:
         site: Its name.
@@ -48,7 +48,7 @@ class Observed:
 
 @dataclass(frozen=True)
 class Provenance:
-    """What evidence is of: a density of these values, given those.
+    """The origin of evidence: a density of these values, given those.
 
     Args:
         observed: What each observed site scores, in an order that does not depend on their names.
@@ -62,7 +62,7 @@ class Provenance:
 
     @property
     def known(self) -> bool:
-        """Whether the rows and their measure could be told."""
+        """True where the rows and their measure could be told."""
         return all(part.rows is not None and part.measure != "not known" for part in self.observed)
 
     @property
@@ -76,7 +76,7 @@ class Provenance:
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> Provenance:
-        """What :meth:`record` wrote."""
+        """Read what :meth:`record` wrote."""
         return cls(tuple(Observed(**part) for part in record["observed"]), record["given"], record["split"])
 
 
@@ -110,7 +110,7 @@ def provenance(pair: Pair, data: Rows, split: str | None = None) -> Provenance:
 
 
 def difference(names: tuple[str, str], a: Provenance, b: Provenance) -> str | None:
-    """Why two numbers must not be set beside each other, as the end of a sentence; nothing where they may."""
+    """Say why two numbers must not be set beside each other, as the end of a sentence; nothing where they may."""
     first, second = names
     if a.split is not None and b.split is not None and a.split != b.split:
         return f"{first} judges the {a.split} split, {second} the {b.split} split"
@@ -173,7 +173,7 @@ class _Tally:
 
     @property
     def observed(self) -> Observed:
-        """What was seen."""
+        """Describe what was seen."""
         measure = _measure(self.fn) if self.inside else f"unnormalised {_family(self.fn)}"
         share = self.counted / max(self.entries, 1)
         return Observed(self.site, measure, self.digest.hexdigest(), self.low, self.high, share)

@@ -11,7 +11,7 @@ _RELATIVE = 1e-3
 
 
 def agree(found: Tensor, expected: Tensor, *, absolute: float = 1e-6) -> bool:
-    """Whether two results are one up to rounding, and not finite in the same places and in the same way.
+    """Tell whether two results are one up to rounding, and not finite in the same places and in the same way.
 
     A rare entry may differ where rounding decides a sign, so it is the norm of what is between them that counts.
 

@@ -14,7 +14,7 @@ _FOLDERS = tuple({sysconfig.get_paths()[name] for name in ("stdlib", "platstdlib
 
 @cache
 def is_library(module: str) -> bool:
-    """Whether a module, by name, is Python's, an installed package's or this library's.
+    """Tell whether a module, by name, is Python's, an installed package's or this library's.
 
     Example:
         >>> is_library("math"), is_library("torch.nn"), is_library("__main__")

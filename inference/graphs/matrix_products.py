@@ -58,7 +58,7 @@ def _worth_it(a: Any, b: Any) -> bool:
 
 
 def is_float32_on_cpu(*tensors: Tensor) -> bool:
-    """Whether tensors are what this library's own kernels are written for."""
+    """Tell whether tensors are what this library's own kernels are written for."""
     return all(tensor.device.type == "cpu" and tensor.dtype == torch.float32 for tensor in tensors)
 
 

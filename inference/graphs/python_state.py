@@ -67,7 +67,7 @@ class _Stream(NamedTuple):
 
 
 class PythonState:
-    """What some objects hold, as it is now.
+    """The state that some objects hold, as it is now.
 
     Args:
         roots: The objects by the names that messages call them.

@@ -77,7 +77,7 @@ def captured(function: Function, *examples: Tensor, compile: bool = False) -> Fu
 
 
 def worth_compiling(evaluations: int, rows: int) -> bool:
-    """Whether so many evaluations of so many rows each win back what compiling costs.
+    """Tell whether so many evaluations of so many rows each win back what compiling costs.
 
     It looks at the sizes and never at a clock, so that the same call always takes the same path.
     """

@@ -125,7 +125,7 @@ class AdversarialVB:
 
     @property
     def observers(self) -> tuple[CriticWatch, ...]:
-        """What ends a run whose critic has failed."""
+        """The observer that ends a run whose critic has failed."""
         return () if self.patience is None else (CriticWatch(self.patience),)
 
     def start(self, pair: Pair, data: Rows) -> nn.Module:

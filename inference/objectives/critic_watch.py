@@ -13,7 +13,7 @@ _DIVERGED_RATIO = 1e4
 
 
 class Watched(Protocol):
-    """What the watch needs of a loop of training."""
+    """A loop of training, as far as the watch needs one."""
 
     history: list[dict[str, float]]
 
@@ -56,7 +56,7 @@ class CriticWatch:
             fit.stop(reason)
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run needs."""
+        """Return what a resumed run needs."""
         return {"bad_since": self.bad_since}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -26,7 +26,7 @@ class DReG:
     """Maximise the importance-weighted bound with the doubly reparameterized gradient (DReG).
 
     Args:
-        num_samples: The number K of samples a datapoint; one gives sticking the landing.
+        num_samples: The number K of samples per datapoint; one gives sticking the landing.
 
     Raises:
         ValueError: ``num_samples < 1``, or a latent has no pathwise gradient.

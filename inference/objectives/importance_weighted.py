@@ -1,4 +1,4 @@
-r"""The importance-weighted bound: K samples a datapoint inside the logarithm.
+r"""The importance-weighted bound: K samples per datapoint inside the logarithm.
 
     L_K = E[ log 1/K sum_k p(x, z_k) / q(z_k|x) ],     L_1 = ELBO,     L_K <= L_(K+1) <= log p(x)
 
@@ -27,7 +27,7 @@ class IWAE:
     The guide's signal-to-noise falls as K grows; :class:`DReG` mends that at the same bound.
 
     Args:
-        num_samples: The number K of samples a datapoint; one gives SGVB's estimator A.
+        num_samples: The number K of samples per datapoint; one gives SGVB's estimator A.
 
     Raises:
         ValueError: ``num_samples < 1``, or a latent has no pathwise gradient.

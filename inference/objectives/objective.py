@@ -57,7 +57,7 @@ class Objective(Protocol):
 
 
 def evaluations_per_visit(objective: Objective, memory: nn.Module | None = None) -> int:
-    """How many gradients of a datapoint's density an objective takes at each visit of the datapoint.
+    """Count the gradients of a datapoint's density that an objective takes at each visit of the datapoint.
 
     One, unless the objective, or the memory it has started, declares another number by a property of this name. It is
     the axis of the paper's Figure 3, on which a pass of Monte Carlo EM counts 15 for each datapoint.

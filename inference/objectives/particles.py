@@ -1,4 +1,4 @@
-r"""What the objectives on several samples a datapoint share: draws, normalised weights, path gradients.
+r"""What the objectives on several samples per datapoint share: draws, normalised weights, path gradients.
 
 w_k = p(x, z_k) / q(z_k|x),     w~_k = w_k / sum_j w_j        one set of K weights a datapoint
 """

@@ -28,7 +28,7 @@ class Renyi:
 
     Args:
         alpha: The order; 0 is IWAE, 1 the ELBO, above 1 the guide seeks a mode.
-        num_samples: The number K of samples a datapoint.
+        num_samples: The number K of samples per datapoint.
 
     Raises:
         ValueError: ``num_samples < 1``, alpha is not finite, or a latent has no pathwise gradient.

@@ -29,7 +29,7 @@ class ReweightedWakeSleep:
     """Train the model on the importance-weighted bound, the guide awake on the data, asleep on dreams, or on both.
 
     Args:
-        num_samples: The number K of samples a datapoint.
+        num_samples: The number K of samples per datapoint.
         guide: Whether the guide learns in the ``"wake"`` phase, the ``"sleep"`` phase or ``"both"`` (their mean).
 
     Raises:

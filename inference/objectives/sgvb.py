@@ -55,7 +55,7 @@ class SGVB:
     Args:
         estimator: ``"A"`` samples the whole bound, ``"B"`` takes the KL analytically wherever that is right: "typically
             has less variance".
-        num_samples: The number L of samples a datapoint.
+        num_samples: The number L of samples per datapoint.
 
     Raises:
         ValueError: The estimator is neither A nor B, or ``num_samples < 1``.

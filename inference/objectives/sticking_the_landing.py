@@ -27,7 +27,7 @@ class StickingTheLanding:
     """Maximise the ELBO by path derivatives alone (STL), a gradient that is still when the guide is exact.
 
     Args:
-        num_samples: The number L of samples a datapoint.
+        num_samples: The number L of samples per datapoint.
 
     Raises:
         ValueError: ``num_samples < 1``, or a latent has no pathwise gradient.

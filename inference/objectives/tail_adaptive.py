@@ -30,7 +30,7 @@ class TailAdaptive:
     """Fit the guide by the tail-adaptive f-divergence, the model by the importance-weighted bound of the same samples.
 
     Args:
-        num_samples: The number K of samples a datapoint; of one it is :class:`StickingTheLanding`.
+        num_samples: The number K of samples per datapoint; of one it is :class:`StickingTheLanding`.
         beta: How much more the largest weights count; 0 is the ELBO's gradient.
 
     Raises:

@@ -25,7 +25,7 @@ from .support import shared_support
 __all__ = ["check_pair", "check_rows"]
 
 _ROWS = 10_000  # looked at together
-_DRAWS = 4  # enough draws a datapoint to meet a support that the guide leaves
+_DRAWS = 4  # enough draws per datapoint to meet a support that the guide leaves
 
 
 def check_pair(pair: Densities, data: Data) -> Learned:
@@ -212,7 +212,7 @@ def _check_plate(role: str, name: str, site: Any, batch: int) -> None:
     holder = next((frame for frame in frames if frame.dim == -1), None)
     if holder is None:
         raise ContractError(
-            f"{here} lies outside a plate over the batch at dim -1, so its log-probability is not one number a "
+            f"{here} lies outside a plate over the batch at dim -1, so its log-probability is not one number per "
             f'datapoint; put it inside: with pyro.plate("data", len(x)). '
             "A latent that all datapoints share is a parameter here, not a site."
         )
@@ -277,7 +277,7 @@ def _check_log_prob(role: str, name: str, site: Any, batch: int) -> None:
     allowed = tuple(expected.get(dim, 1) for dim in range(-max(-d for d in expected), 0))
     if shape != allowed:
         raise ContractError(
-            f"{role} site {name!r} has a log-probability of shape {shape}, expected {allowed}: one number a "
+            f"{role} site {name!r} has a log-probability of shape {shape}, expected {allowed}: one number per "
             f"datapoint. Declare its last {max(len(shape) - len(allowed), 1)} dimension(s) as one event with "
             ".to_event(...), inside the plate."
         )

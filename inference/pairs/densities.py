@@ -90,7 +90,7 @@ class Densities(nn.Module):
 
     @property
     def max_plate_nesting(self) -> int:
-        """How many plates an observed site lies in at most, the batch included."""
+        """The number of plates an observed site lies in at most, the batch included."""
         return self.learned.max_plate_nesting
 
     @property
@@ -105,7 +105,7 @@ class Densities(nn.Module):
 
         Args:
             data: The batch.
-            num_samples: The number K of draws a datapoint.
+            num_samples: The number K of draws per datapoint.
 
         Returns:
             The cloud, its log-densities ``[num_samples, batch]``.
@@ -169,7 +169,7 @@ class Densities(nn.Module):
 
         Args:
             data: The batch.
-            num_samples: The number K of draws a datapoint.
+            num_samples: The number K of draws per datapoint.
 
         Returns:
             Site to draws ``[num_samples, batch, *event]``, and log q(z|x) ``[num_samples, batch]``, whose gradient is
@@ -203,7 +203,7 @@ class Densities(nn.Module):
 
     @property
     def has_density(self) -> bool:
-        """Whether log q(z|x) can be evaluated; an implicit guide can only be drawn from."""
+        """True where log q(z|x) can be evaluated; an implicit guide can only be drawn from."""
         return all(site.has_density for site in self.latents)
 
     def insist_on_density(self) -> None:
@@ -230,7 +230,7 @@ class Densities(nn.Module):
 
     @property
     def births(self) -> int:
-        """How many parameters the programs have adopted so far."""
+        """The number of parameters that the programs have adopted so far."""
         return self.model.births + (0 if self.guide is None else self.guide.births)
 
     @contextmanager

@@ -36,7 +36,7 @@ def rates(pair: Pair, data: Tensor | Data, num_samples: int = 1) -> tuple[Cloud,
 
 
 def site_rate(site: Divergence, z: Tensor, shape: torch.Size) -> Tensor:
-    """What a site adds to the rate at every draw, ``[K, batch, D]``; draws ``z`` are ``[K, batch, *event]``."""
+    """Return a site's share of the rate at every draw, ``[K, batch, D]``; draws ``z`` are ``[K, batch, *event]``."""
     q, p, closed = site
     event = z.dim() - 2
     split = _factors(q, event), _factors(p, event)

@@ -51,7 +51,7 @@ class Pair(Densities):
 
         Args:
             data: A batch that says how many datapoints; only what is conditioned on (a label) is read.
-            num_samples: The number K of draws a datapoint.
+            num_samples: The number K of draws per datapoint.
 
         Returns:
             Latent site to ``[num_samples, batch, *event]``, observed site likewise.

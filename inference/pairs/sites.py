@@ -34,7 +34,7 @@ class ContractError(ValueError):
 
 
 class Cloud(NamedTuple):
-    """Latents drawn from the guide with their log-densities, one number a sample and a datapoint.
+    """Latents drawn from the guide with their log-densities, one number per sample and datapoint.
 
     ``z`` maps a site to its draws ``[num_samples, batch, *event]``; the three log-densities are
     ``[num_samples, batch]``, in nats.
@@ -58,7 +58,7 @@ class Cloud(NamedTuple):
 
 @dataclass(frozen=True)
 class LatentSite:
-    """What the check of a pair learned about one latent.
+    """One latent, as the check of a pair found it.
 
     Without ``has_density`` the guide can only be drawn from; without ``has_closed_form`` the latent's share of the rate
     is log q - log p at its draws, whatever divergence is known between the two distributions.
@@ -82,7 +82,7 @@ class Divergence(NamedTuple):
 
 @dataclass(frozen=True)
 class Learned:
-    """What the contract learned of a pair from a few rows of its data.
+    """Everything that the contract learned of a pair from a few rows of its data.
 
     ``auxiliary`` names what the guide alone draws, and ``reads_data`` the latents whose prior looks at an observed
     argument, r(a|z, x); ``observed`` maps an observed site to the position of its data among the arguments, ``None``
@@ -126,7 +126,7 @@ def site_log_prob(site: Any, max_plate_nesting: int) -> Tensor:
 
 
 def site_has_density(site: Any) -> bool:
-    """Whether a site's distribution can be evaluated, and not only drawn from."""
+    """Tell whether a site's distribution can be evaluated, and not only drawn from."""
     fn = site["fn"]
     while hasattr(fn, "base_dist"):
         fn = fn.base_dist
@@ -147,7 +147,7 @@ def masked(site: Any) -> Distribution:
 
 
 def kept_entries(site: Any) -> Tensor | None:
-    """Which entries of a site's value its masks let into the likelihood, in the value's shape; ``None``: all."""
+    """Find the entries of a site's value that its masks let into the likelihood, in its shape; ``None``: all."""
     fn: Any = masked(site)
     shape, kept = site["value"].shape, None
     while True:

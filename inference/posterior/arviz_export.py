@@ -57,7 +57,7 @@ def hmc_draws(
     target_accept: float = 0.8,
     seed: int = 0,
 ) -> Any:
-    """Draws of the exact posterior by HMC, ``num_chains`` chains a datapoint, all of them at once.
+    """Draws of the exact posterior by HMC, ``num_chains`` chains per datapoint, all of them at once.
 
     ``az.summary`` of the result carries r-hat and the effective sample size of every latent of every datapoint.
 

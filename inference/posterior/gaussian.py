@@ -43,7 +43,7 @@ def gaussian_posterior(pair: Pair, data: Data) -> GaussianPosterior:
 
 
 def misfit(pair: Pair, data: Data, far: Tensor | None = None) -> tuple[float, float]:
-    """How far log p(x, u) is from a quadratic at points of its posterior, and how far rounding may put it, in nats.
+    """Measure how far log p(x, u) is from a quadratic at points of its posterior, and what rounding may add, in nats.
 
     Args:
         pair: A checked pair.

@@ -45,7 +45,7 @@ WORTH_CAPTURING = 2000  # evaluations of a density: a graph gains a quarter or m
 
 
 class Place(NamedTuple):
-    """Where chains stand: ``u`` ``[*chains, D]``, and of each term the value ``[*chains]`` and the gradient there."""
+    """The chains' positions ``u`` ``[*chains, D]``, and of each term the value ``[*chains]`` and the gradient there."""
 
     u: Tensor
     values: tuple[Tensor, ...]
@@ -56,7 +56,7 @@ Terms = Callable[[Tensor], Place]
 
 
 class Transition(NamedTuple):
-    """Where the chains stand after one transition.
+    """The chains after one transition.
 
     ``u`` is ``[*chains, D]``; ``accept_prob`` and ``log_density`` are ``[*chains]``.
     """

@@ -2,7 +2,7 @@ r"""The best member of the guide's own family for each datapoint: variational in
 
     lambda*_i = argmax_lambda  E_{q(z; lambda)} [ log p(x_i, z) - log q(z; lambda) ],     q(z|x_i) = q(z; lambda_i)
 
-The parameters lambda of every latent's distribution become tensors of their own, one a datapoint, that start at what
+The parameters lambda of every latent's distribution become tensors of their own, one per datapoint, that start at what
 the encoder says and move in the unconstrained space, a location in units of its scale. Whatever plain Pyro guide
 there is stays as it is; only its distributions are shifted on the way.
 """
@@ -30,7 +30,7 @@ _REDUNDANT = {"probs": "logits", "covariance_matrix": "scale_tril", "precision_m
 _ROUNDING = 1e-2
 _SHORTER = 5  # times are the rounds that follow the first one
 _MOST_ROUNDS = 6
-_JUDGES = 200  # draws a datapoint by which a round is judged
+_JUDGES = 200  # draws per datapoint by which a round is judged
 _MATTERS = 0.02  # nats a round must win
 
 Take = Callable[[torch.Size], Tensor]

@@ -77,7 +77,7 @@ class CapturedStep:
         return None
 
     def fits(self, batch: Batch) -> bool:
-        """Whether a batch has the shapes, the layout and the kinds of number that were captured."""
+        """Tell whether a batch has the shapes, the layout and the kinds of number that were captured."""
         return _shapes(batch) == self._shapes
 
     def __call__(self, batch: Batch) -> Report:
@@ -179,7 +179,7 @@ def capture(
 
 @dataclass(frozen=True)
 class Traced:
-    """What a captured step returns: what it reports, then loss and norm of each turn, then gradients for outside."""
+    """The outputs of a captured step: its report, then loss and norm of each turn, then gradients for outside."""
 
     names: tuple[str, ...]
     turns: list[tuple[str, ...]]
@@ -234,7 +234,7 @@ def _shapes(batch: Batch) -> list[Any]:
 
 
 def gathers_in_graph(data: Rows) -> bool:
-    """Whether a data set's rows are looked up by tensor operations, so that the look-up can be captured."""
+    """Tell whether a data set's rows are looked up by tensor operations, so that the look-up can be captured."""
     return isinstance(data, Tensor | Tensors)
 
 
@@ -305,7 +305,7 @@ class Outside:
 
     @property
     def names(self) -> str:
-        """What they are called, for an error."""
+        """Their names, for an error."""
         return " and ".join(sorted({type(optimizer).__name__ for optimizer in self.optimizers.values()}))
 
 

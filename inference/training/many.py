@@ -37,7 +37,7 @@ def fit_many(
             so a seed decides the first weights too; functions of a notebook will do.
         data: As :func:`~aevb.inference.fit` takes it.
         seeds: The seeds.
-        jobs: Fits at once; by default one a core.
+        jobs: Fits at once; by default one per core.
         progress: Show how many are done.
         settings: Everything else that :func:`~aevb.inference.fit` takes: ``epochs``, ``objective``, ``validation``...
 

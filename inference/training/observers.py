@@ -65,7 +65,7 @@ class EarlyStopping:
             fit.pair.load_state_dict(self.best_state, strict=False)  # a parameter born later was not there then
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run needs."""
+        """Return what a resumed run needs."""
         return {"best": self.best, "best_epoch": self.best_epoch, "best_state": self.best_state}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -56,7 +56,7 @@ class Update:
 
     @property
     def constants(self) -> tuple[Any, ...]:
-        """What a captured update has baked in; if it changes, the step is captured again."""
+        """The numbers that a captured update has baked in; if one changes, the step is captured again."""
         return tuple(
             (*((k, v) for k, v in group.items() if k not in ("params", "lr")), *map(id, group["params"]))
             for group in self.optimizer.param_groups
@@ -88,7 +88,7 @@ def update_of(optimizer: torch.optim.Optimizer, fused: bool) -> Update | None:
 
 
 def step_hooks(optimizer: torch.optim.Optimizer) -> bool:
-    """Whether something is called before or after an optimiser's step, or in its place (torch's schedulers aside)."""
+    """Tell whether anything is called before, after or in place of an optimiser's step (torch's schedulers aside)."""
     everywhere = (_global_optimizer_pre_hooks, _global_optimizer_post_hooks)
     own = (optimizer._optimizer_step_pre_hooks, optimizer._optimizer_step_post_hooks)
     step = vars(optimizer).get("step")

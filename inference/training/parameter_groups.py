@@ -24,7 +24,7 @@ class Players:
         pair: The pair.
         memory: The objective's memory; each child is a player.
         objective: It names the players that are trained.
-        optimizer: What makes an optimiser, for all players or one a player.
+        optimizer: What makes an optimiser, for all players or one per player.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class Players:
 
     @property
     def outdated(self) -> bool:
-        """Whether a parameter was born since everybody was enlisted."""
+        """True once a parameter was born since everybody was enlisted."""
         return self.pair.births != self._births
 
     def _made(self, player: str, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:

@@ -26,7 +26,7 @@ __all__ = ["Run", "load"]
 
 @dataclass(frozen=True)
 class Run:
-    """What :func:`~aevb.inference.fit` returns.
+    """A trained pair with its history and settings, as :func:`~aevb.inference.fit` returns it.
 
     ``model`` and ``guide`` are the user's own programs with their fitted parameters; ``settings`` says how the run
     was made.

@@ -54,7 +54,7 @@ class Levels:
 
     @property
     def gathers(self) -> bool:
-        """Whether a batch needs no data because the step looks its rows up itself."""
+        """True where a batch needs no data because the step looks its rows up itself."""
         return self._captured is not None and gathers_in_graph(self.data)
 
     def __call__(self, batch: Batch, step: int) -> Report:

@@ -223,7 +223,7 @@ class Fit:
 
     @property
     def done(self) -> bool:
-        """Whether the length is reached or an observer stopped the run."""
+        """True once the length is reached or an observer stopped the run."""
         return self.step >= self.length.steps or self.stopped is not None
 
     def stop(self, reason: str) -> None:

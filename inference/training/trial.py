@@ -23,7 +23,7 @@ Overheard = Callable[[Batch], tuple[Report, list[Tensor]]]
 
 
 class Trial:
-    """What a step may read and write, kept to be put back.
+    """The state that a step may read and write, kept to be put back.
 
     Args:
         eager: The step as it is made under Pyro's handlers.

@@ -174,7 +174,7 @@ def test_decoder_gives_parameters_in_chunks_that_are_images():
     network = networks.ConvDecoder(5, (2, 8, 8), num_params=3)
     with torch.no_grad():
         network.layers[-1].weight.zero_()
-        network.layers[-1].bias.copy_(torch.arange(6.0))  # one number a parameter and channel
+        network.layers[-1].bias.copy_(torch.arange(6.0))  # one number per parameter and channel
     chunks = network(torch.zeros(4, 5)).chunk(3, -1)
     for parameter, chunk in enumerate(chunks):
         first, second = chunk.reshape(4, 2, 8, 8).unbind(1)

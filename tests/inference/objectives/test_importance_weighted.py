@@ -1,4 +1,4 @@
-"""Objectives on several samples a datapoint, against SGVB, Pyro and each other on a pair whose evidence is known."""
+"""Objectives on several samples per datapoint, against SGVB, Pyro and each other on a pair whose evidence is known."""
 
 import math
 from functools import partial

@@ -53,7 +53,7 @@ def test_steps_of_fit_are_steps_of_svi(estimator, elbo, compile_level):
         pass
 
     pyro.clear_param_store()
-    # A loss here is one of nats a datapoint; Pyro's is the batch's, so its rate is the batch size smaller.
+    # A loss here is one of nats per datapoint; Pyro's is the batch's, so its rate is the batch size smaller.
     svi = SVI(_model, _guide, pyro.optim.SGD({"lr": 0.1 / len(X)}), loss=elbo())
     with torch.random.fork_rng():
         torch.set_rng_state(state)

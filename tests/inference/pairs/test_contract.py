@@ -135,7 +135,7 @@ CASES = {
     "no plate": (_no_plate, None, X, ["'z'", "(6, 2)", "outside a plate", 'pyro.plate("data", len(x))']),
     "a latent outside": (_global_latent, _guide_with_w, X, ["'w'", "outside a plate", "parameter"]),
     "pixels not an event": (_pixels_not_an_event, _guide, X, ["site x", "to_event"]),
-    "one number a datapoint": (_square_not_an_event, None, X, ["'z'", "(6, 6)", "(6,)", "to_event"]),
+    "one number per datapoint": (_square_not_an_event, None, X, ["'z'", "(6, 6)", "(6,)", "to_event"]),
     "nothing observed": (_nothing_observed, _guide, X, ["['x', 'z']", "obs=x"]),
     "nothing latent": (_nothing_latent, None, X, ["no latent site"]),
     "a plate of all data": (_whole_data_plate, _guide, X, ["'z'", "'data'", "len(x)"]),
