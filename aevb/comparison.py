@@ -86,7 +86,7 @@ def compare(
         progress: Say on standard error what is done.
 
     Returns:
-        One row a run: objective, seed, test_bound, bound_error, test_log_px, standard_error, khat_over_threshold,
+        One row per run: objective, seed, test_bound, bound_error, test_log_px, standard_error, khat_over_threshold,
         khat_threshold, seconds, samples_seen, gradient_evaluations, measure, guide.
 
     Raises:

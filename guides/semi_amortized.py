@@ -28,7 +28,7 @@ class SemiAmortized(AmortizedGuide):
     `step_size`. The bound inside is over fixed antithetic noise, so that q(z|x) is a function of x:
     the same for every batch that x is in. Gradients reach the encoder as if the refinement were a
     constant shift (first order); the model's parameters get none from it. Each call costs
-    `num_steps` gradients of the model at `num_noise` latents a datapoint.
+    `num_steps` gradients of the model at `num_noise` latents per datapoint.
 
     Args:
         latent_dim: Number of latent dimensions D.

@@ -1,4 +1,4 @@
-"""Work spread over the cores: a process a core, one thread in each.
+"""Work spread over the cores: a process per core, one thread in each.
 
 Threads of several fits that share cores wait for each other more than they compute.
 """

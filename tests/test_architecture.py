@@ -25,7 +25,7 @@ FLOORS = (  # of the room inference, from the ground up: what lies higher may im
     ("__init__",),
 )
 MOST = 18  # modules in one folder
-CATALOGUES = ("objectives",)  # one algorithm a file, as many as there are
+CATALOGUES = ("objectives",)  # one algorithm per file, as many as there are
 FILES = [path for room in ROOMS for path in sorted((ROOT / room).rglob("*.py"))]
 FACE = [path for path in sorted((ROOT / "aevb").rglob("*.py")) if not path.is_symlink()]
 

@@ -12,7 +12,7 @@ __all__ = ["evidence_forest"]
 
 
 def evidence_forest(rows: Sequence[Mapping[str, Any]]) -> "Figure":
-    """Draw one line a method: mean log p(x) and its standard error; the marker tells which side the truth is on.
+    """Draw one line per method: mean log p(x) and its standard error; the marker tells which side the truth is on.
 
     Arguments:
         rows: records with ``method``, ``mean``, ``standard_error`` and, where known, ``direction`` (lower

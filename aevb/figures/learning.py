@@ -24,7 +24,7 @@ def curves(histories: "Mapping[str, pd.DataFrame]", x: str = "samples_seen", y: 
     A steep start is cut off below, so that the differences at the end can be seen.
 
     Arguments:
-        histories: label of a run to its history, one row an epoch.
+        histories: label of a run to its history, one row per epoch.
         x: column of the horizontal axis: samples_seen, gradient_evaluations, epoch, step or seconds.
         y: column of the vertical axis, higher is better.
 

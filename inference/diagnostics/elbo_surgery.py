@@ -31,7 +31,7 @@ __all__ = ["Surgery", "elbo_surgery"]
 _DENSITIES = 200_000  # densities q(z|x_m) evaluated at once
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Surgery:
     """The two parts of the rate, nats per datapoint, with the standard errors of their Monte Carlo draws.
 
@@ -44,6 +44,9 @@ class Surgery:
     index_information: float
     index_information_error: float
     log_num_points: float
+
+    def __repr__(self) -> str:
+        return f"Surgery: {self.sentence}"
 
     @property
     def sentence(self) -> str:

@@ -39,7 +39,7 @@ def gradient_microscope(
         seed: Of the draws.
 
     Returns:
-        A row an objective, player and parameter: ``variance`` (summed over the block) with ``variance_low`` and
+        A row per objective, player and parameter: ``variance`` (summed over the block) with ``variance_low`` and
         ``variance_high`` (two standard errors), ``mean_norm``, ``snr`` and ``size``.
 
     Raises:

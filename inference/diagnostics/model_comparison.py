@@ -29,13 +29,34 @@ def compare(evidence: Mapping[str, Evidence], *, assume_alike: bool = False) -> 
             be of the same rows and measure. What is known to be unlike is refused all the same.
 
     Returns:
-        A row a model, the best first: ``rank``, ``log_px`` and ``standard_error`` (nats per datapoint),
+        A row per model, the best first: ``rank``, ``log_px`` and ``standard_error`` (nats per datapoint),
         ``difference`` to the best and its paired ``difference_error``, ``share_better`` (datapoints this model finds
         likelier than the best one does), ``method``, ``direction``, ``measure`` and ``khat_over_threshold``.
 
     Raises:
         ValueError: Nothing is given, or the numbers are of different rows, units, measures, splits or directions, or
             are not known to be of the same.
+
+    Example:
+        >>> import torch, pyro, pyro.distributions as dist
+        >>> from aevb import log_evidence
+        >>> from aevb.inference.evidence import ImportanceSampling
+        >>> def model(x, noise=1.0):
+        ...     with pyro.plate("data", len(x)):
+        ...         z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        ...         pyro.sample("x", dist.Normal(z, noise), obs=x)
+        >>> def guide(x):
+        ...     with pyro.plate("data", len(x)):
+        ...         pyro.sample("z", dist.Normal(x / 2, 0.7))
+        >>> x = 1.4 * torch.randn(100, generator=torch.Generator().manual_seed(0))
+        >>> sharper = lambda x: model(x, noise=0.3)
+        >>> ask = ImportanceSampling(100)
+        >>> table = compare({"wide": log_evidence(model, guide, x, ask), "sharp": log_evidence(sharper, guide, x, ask)})
+        >>> table[["rank", "difference"]].round(1)
+               rank  difference
+        model
+        wide      0         0.0
+        sharp     1        -0.2
     """
     import pandas as pd
 

@@ -41,7 +41,7 @@ _SETS = 50  # sets of other draws over which 1 / W is averaged
 _FEWEST = 25  # draws to which a Pareto tail is fitted
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Refined:
     """Draws of a better posterior, what they cost and what they are worth.
 
@@ -71,6 +71,9 @@ class Refined:
     rhat: Tensor | None = None
     ess: Tensor | None = None
 
+    def __repr__(self) -> str:
+        return f"Refined: {self.sentence}"
+
     @property
     def sentence(self) -> str:
         """The nats won, and their price, in words."""
@@ -87,7 +90,8 @@ class Refined:
                 f"sample sizes is {float(self.ess.median()):.0f}"
             )
         rate = self.seconds / max(self.seconds_before, 1e-9)
-        return f"{said}. It took {self.evaluations} evaluations of the model a datapoint, {rate:.0f} times the time."
+        price = f"{rate:.2g} times the time of as many draws of the guide"
+        return f"{said}. It took {self.evaluations} evaluations of the model per datapoint, {price}."
 
 
 def refine(
@@ -124,6 +128,23 @@ def refine(
         ValueError: The method is unknown, there are fewer than 25 draws, or fewer than two candidates.
         ContractError: Of local: a latent's distribution cannot be moved.
 
+    Example:
+        >>> import torch, pyro, pyro.distributions as dist
+        >>> def model(x):
+        ...     with pyro.plate("data", len(x)):
+        ...         z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        ...         pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+        >>> def guide(x):  # right on average, too narrow by half
+        ...     with pyro.plate("data", len(x)):
+        ...         pyro.sample("z", dist.Normal(x / 2, 0.35))
+        >>> from aevb.inference import Pair, refine
+        >>> x = torch.linspace(-2.0, 2.0, 8)
+        >>> better = refine(Pair(model, guide).check(x), x, num_steps=100)
+        >>> better.z["z"].shape  # [num_draws, N]
+        torch.Size([500, 8])
+        >>> better
+        Refined: By the guide ... of 8 datapoints have k-hat above 0.63, by local 0; the bound rises by 0.33 nats. ...
+
     References:
         Inference Suboptimality in Variational Autoencoders (Cremer, Li & Duvenaud, 2018),
         https://arxiv.org/abs/1801.03558; Reinterpreting Importance-Weighted Autoencoders (Cremer, Morris & Duvenaud,
@@ -145,6 +166,8 @@ def refine(
         "resample": lambda part: _resampled(pair, part, num_draws, num_candidates),
         "hmc": lambda part: _chains(pair, part, each, num_chains, warmup, num_leapfrog),
     }
+    with RandomState(seed, device), pair.evaluation():
+        _worth(_cloud(pair, next(chunks(rows, _POINTS)), 32).log_weight)  # first calls are slow
     with RandomState(seed, device), pair.evaluation():
         began = time.perf_counter()
         before = [_worth(_cloud(pair, part, num_draws).log_weight) for part in chunks(rows, _POINTS)]

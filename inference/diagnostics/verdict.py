@@ -31,7 +31,7 @@ __all__ = ["Verdict", "verdict"]
 Told = Callable[[str, "Evidence | str"], None]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Verdict:
     """The answers of every estimator and question, and what they mean.
 
@@ -39,7 +39,7 @@ class Verdict:
         evidence: What each estimator that applies says, by name.
         refused: Why the others say nothing.
         seconds: What each took.
-        sentences: The answers, one a question.
+        sentences: The answers, one per question.
         doubtful: Rows whose importance weights are not to be trusted, the worst first.
         found: What answers were read from: ``sandwich``, ``gaps``, ``calibration``, ``model``, ``usage``, ``doctor``.
         warnings: What stands against ``guide``, ``model``, ``pair`` or ``numbers``; without any, no fault is found.
@@ -53,9 +53,12 @@ class Verdict:
     found: Mapping[str, Any]
     warnings: tuple[tuple[str, str], ...] = ()
 
+    def __repr__(self) -> str:
+        return "\n".join(("Verdict:", *self.sentences))
+
     @property
     def table(self) -> pd.DataFrame:
-        """A row an estimator, in the order they were asked."""
+        """A row per estimator, in the order they were asked."""
         import pandas as pd
 
         told = ["direction", "mean", "standard_error", "monte_carlo_error", "num_samples"]
@@ -91,6 +94,26 @@ def verdict(
 
     Returns:
         The estimates, and the sentences that they end in.
+
+    Example:
+        >>> import torch, pyro, pyro.distributions as dist
+        >>> def model(x):
+        ...     with pyro.plate("data", len(x)):
+        ...         z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        ...         pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+        >>> def guide(x):  # right on average, too narrow by half
+        ...     with pyro.plate("data", len(x)):
+        ...         pyro.sample("z", dist.Normal(x / 2, 0.35))
+        >>> from aevb.inference import Pair, verdict
+        >>> from aevb.inference.evidence import ELBO, Exact, ImportanceSampling
+        >>> x = torch.linspace(-2.0, 2.0, 8)
+        >>> ask = {"elbo": ELBO(), "importance": ImportanceSampling(), "exact": Exact()}
+        >>> found = verdict(Pair(model, guide).check(x), x, ask)
+        >>> found.evidence["exact"]
+        Evidence(exact: -1.694 +- 0.14 nats per datapoint over 8, exact...)
+        >>> print(found)
+        Verdict:
+        ...
 
     References:
         Yes, but Did It Work? Evaluating Variational Inference (Yao et al., 2018), https://arxiv.org/abs/1802.02538

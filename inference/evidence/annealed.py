@@ -4,7 +4,7 @@ A chain starts at a draw from a tractable density s(u) and is carried to the pos
 
     log f_b(u) = (1 - b) log s(u) + b log p(x, u),     0 = b_0 < b_1 < ... < b_T = 1,
 
-by one HMC transition a temperature. Its weight is unbiased for p(x) (see :mod:`annealing`), so the logarithm of an
+by one HMC transition per temperature. Its weight is unbiased for p(x) (see :mod:`annealing`), so the logarithm of an
 average of weights lies below log p(x) in expectation.
 """
 

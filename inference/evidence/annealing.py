@@ -23,7 +23,7 @@ from .annealing_path import Path, ladder
 __all__ = ["Annealing", "Tick"]
 
 _GAIN = 0.5  # of the Robbins-Monro steps of the tuning run
-_KEEPING_UP = 3  # tuning transitions a temperature: a step size must keep up with the posterior as it sharpens
+_KEEPING_UP = 3  # tuning transitions per temperature: a step size must keep up with the posterior as it sharpens
 _SPREADING = 5  # transitions by which chains that begin at one posterior draw part company
 _FIRST_STEP = 0.3  # in units of the path's scales
 

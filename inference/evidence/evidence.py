@@ -31,7 +31,7 @@ def khat_threshold(num_samples: int) -> float:
     return min(1.0 - 1.0 / math.log10(num_samples), 0.7) if num_samples > 1 else math.nan
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Evidence:
     """Estimates of log p(x), one per datapoint.
 
@@ -67,6 +67,15 @@ class Evidence:
     scatter: Tensor | None = None
     biases: Tensor | None = None
     provenance: Provenance | None = None
+
+    def __repr__(self) -> str:
+        share = self.khat_share
+        parts = [
+            f"{self.mean:.4g} +- {self.standard_error:.2g} nats per datapoint over {len(self.log_px)}",
+            self.direction,
+        ]
+        parts += [] if share is None else [f"k-hat over {khat_threshold(self.num_samples):.2f} on {share:.0%}"]
+        return f"Evidence({self.method}: {', '.join([*parts, *self.remarks])})"
 
     @property
     def mean(self) -> float:

@@ -1,4 +1,4 @@
-"""Objectives: one training algorithm a file, each a generator of phases on the one trainer."""
+"""Objectives: one training algorithm per file, each a generator of phases on the one trainer."""
 
 from .adversarial import AdversarialVB, warn_if_above
 from .annealed_kl import KLAnnealing

@@ -73,7 +73,7 @@ class FullVB:
     Args:
         prior_scale: The standard deviation of p(theta); the paper takes 1.
         init_scale: Where the standard deviations of q(theta) start; small, as the means start at the model's values.
-        num_samples: Draws L of parameters and latents a step.
+        num_samples: Draws L of parameters and latents per step.
 
     Raises:
         ValueError: A number is out of range, or a latent has no pathwise gradient.

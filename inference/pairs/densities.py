@@ -101,7 +101,7 @@ class Densities(nn.Module):
     # ------------------------------------------------------------------ what algorithms call
 
     def cloud(self, data: Tensor | Data, num_samples: int = 1) -> Cloud:
-        """Draw ``num_samples`` latents a datapoint from the guide and score them.
+        """Draw ``num_samples`` latents per datapoint from the guide and score them.
 
         Args:
             data: The batch.

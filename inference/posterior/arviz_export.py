@@ -32,7 +32,7 @@ def guide_draws(pair: Pair, data: Any, *, num_samples: int = 500, num_predictive
         seed: Of the draws.
 
     Returns:
-        Groups ``posterior`` (latents, dims chain, draw, datum, then one a latent dimension), ``log_likelihood``,
+        Groups ``posterior`` (latents, dims chain, draw, datum, then one per latent dimension), ``log_likelihood``,
         ``sample_stats`` (``lp`` and, of a guide with a density, ``log_q``, ``log_weight``), ``posterior_predictive``,
         ``prior_predictive`` and ``observed_data``.
     """

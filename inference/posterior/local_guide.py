@@ -75,7 +75,7 @@ class LocalGuide:
                 raise ContractError(
                     f"the guide's {name!r} has a parameter of shape {tuple(shift.shape)} for one draw, expected a "
                     f"dimension of {batch} datapoints at {place}: datapoints would share what is fitted to each; give "
-                    "its distribution one entry a datapoint (expand, or parameters [batch, ...])."
+                    "its distribution one entry per datapoint (expand, or parameters [batch, ...])."
                 )
 
     def tensors(self) -> list[Tensor]:

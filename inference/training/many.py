@@ -1,4 +1,4 @@
-"""Many fits of one data set: every pair under every seed, a process a core, one thread in each.
+"""Many fits of one data set: every pair under every seed, a process per core, one thread in each.
 
 Fits stacked into one (``vmap``) win nothing over fits in turn, since a compiled step does not spend its time on calls;
 so a core is kept to one fit at a time.

@@ -23,13 +23,32 @@ if TYPE_CHECKING:
 
 __all__ = ["Run", "load"]
 
+_SPENT = {"steps": "steps", "samples_seen": "samples seen"}
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class Run:
     """A trained pair with its history and settings, as :func:`~aevb.inference.fit` returns it.
 
     ``model`` and ``guide`` are the user's own programs with their fitted parameters; ``settings`` says how the run
     was made.
+
+    Example:
+        >>> import pyro, torch, pyro.distributions as dist
+        >>> from aevb import fit
+        >>> def model(x):
+        ...     loc = pyro.param("loc", torch.tensor(0.0))
+        ...     with pyro.plate("data", len(x)):
+        ...         z = pyro.sample("z", dist.Normal(loc, 1.0))
+        ...         pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+        >>> def guide(x):
+        ...     with pyro.plate("data", len(x)):
+        ...         pyro.sample("z", dist.Normal(x / 2, 0.7))
+        >>> run = fit(model, guide, torch.linspace(1.0, 3.0, 100), epochs=3, progress=False)
+        >>> run
+        Run(SGVB(estimator='B', num_samples=1), 3 steps, 300 samples seen, bound ... nats per datapoint)
+        >>> list(run.params), list(run.history.columns)  # doctest: +NORMALIZE_WHITESPACE
+        (['loc'], ['epoch', 'step', 'samples_seen', 'gradient_evaluations', 'seconds', 'bound'])
     """
 
     pair: Pair
@@ -47,9 +66,15 @@ class Run:
         """The recognition program, or ``None``."""
         return self.pair.guide
 
+    def __repr__(self) -> str:
+        spent = [f"{self.settings[name]:,} {words}" for name, words in _SPENT.items() if name in self.settings]
+        bound = self.rows[-1].get("bound") if self.rows else None
+        reached = [] if bound is None else [f"bound {bound:.3f} nats per datapoint"]
+        return f"Run({', '.join([repr(self.objective), *spent, *reached])})"
+
     @property
     def history(self) -> pd.DataFrame:
-        """One row an epoch: epoch, step, samples_seen, gradient_evaluations, seconds, and what the objective reports.
+        """One row per epoch: epoch, step, samples_seen, gradient_evaluations, seconds, and what the objective reports.
 
         ``samples_seen`` counts visits of datapoints, ``gradient_evaluations`` the gradients taken at them
         (:func:`~aevb.inference.objectives.evaluations_per_visit`); reports are means over the epoch, in nats.

@@ -84,7 +84,7 @@ def fit(
         steps: Batches, in place of epochs.
         samples_seen: Datapoints visited, in place of epochs.
         batch_size: Datapoints a batch (all of them where there are fewer).
-        validation: Held-out data whose bound is followed, one row an epoch (a guide without a density has none).
+        validation: Held-out data whose bound is followed, one row per epoch (a guide without a density has none).
         seed: Of batches and draws; the same seed gives the same result to the bit on one machine. The global
             random state is left as it was found.
         device: ``"auto"`` (an accelerator where there is one), ``"cpu"``, ``"cuda"``...
@@ -113,6 +113,25 @@ def fit(
         ContractError: The pair breaks the contract.
         NonFiniteError: A loss or a gradient is NaN or infinite; its ``run`` holds the last good parameters.
         ValueError: An argument is out of range, or more than one length is given.
+
+    Example:
+        >>> import torch, pyro, pyro.distributions as dist
+        >>> def model(x):
+        ...     loc = pyro.param("loc", torch.tensor(0.0))
+        ...     with pyro.plate("data", len(x)):
+        ...         z = pyro.sample("z", dist.Normal(loc, 1.0))
+        ...         pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+        >>> def guide(x):
+        ...     shift = pyro.param("shift", torch.tensor(0.0))
+        ...     scale = pyro.param("scale", torch.tensor(1.0), constraint=dist.constraints.positive)
+        ...     with pyro.plate("data", len(x)):
+        ...         pyro.sample("z", dist.Normal(x / 2 + shift, scale))
+        >>> x = 2.0 + 1.4 * torch.randn(500, generator=torch.Generator().manual_seed(0))
+        >>> run = fit(model, guide, x, optimizer=lambda p: torch.optim.Adam(p, lr=0.1), epochs=60, progress=False)
+        >>> bool(abs(run.params["loc"] - x.mean()) < 0.1), bool(abs(run.params["scale"] - 0.5**0.5) < 0.1)
+        (True, True)
+        >>> run.pair.sample_guide(x[:3], num_samples=10)["z"].shape  # [num_samples, batch]
+        torch.Size([10, 3])
     """
     training = Training(
         optimizer=optimizer,
@@ -138,6 +157,24 @@ class Fit:
 
     It takes the arguments of :func:`fit`; those that are :class:`~.settings.Training`'s may come as one, with others by
     name in place of its own. Each step yields what the objective reports, as detached tensors.
+
+    Example:
+        >>> import torch, pyro, pyro.distributions as dist
+        >>> def model(x):
+        ...     loc = pyro.param("loc", torch.tensor(0.0))
+        ...     with pyro.plate("data", len(x)):
+        ...         z = pyro.sample("z", dist.Normal(loc, 1.0))
+        ...         pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+        >>> def guide(x):
+        ...     scale = pyro.param("scale", torch.tensor(1.0), constraint=dist.constraints.positive)
+        ...     with pyro.plate("data", len(x)):
+        ...         pyro.sample("z", dist.Normal(x / 2, scale))
+        >>> loop = Fit(model, guide, torch.linspace(-1.0, 1.0, 100), steps=20, progress=False)
+        >>> for losses in loop:
+        ...     if losses["bound"] > -1.4:  # nats per datapoint
+        ...         loop.stop("good enough")
+        >>> loop.done, loop.run
+        (True, Run(SGVB(estimator='B', num_samples=1), ... steps, ... samples seen, bound ... nats per datapoint))
     """
 
     def __init__(
