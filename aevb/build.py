@@ -64,7 +64,7 @@ class Recipe:
 
     @property
     def beside(self) -> frozenset[str]:
-        """What the guide is shown beside the data, or in them: ``labels``, ``rows``, ``holes``."""
+        """The things the guide is shown beside the data, or in them: ``labels``, ``rows``, ``holes``."""
         return partners.declared("guides", self.guide).needs
 
     @property
@@ -194,7 +194,7 @@ class _Parts:
         return guide
 
     def columns(self, extra_inputs: tuple[str, ...]) -> int:
-        """How many columns stand beside a network's own inputs."""
+        """Count the columns that stand beside a network's own inputs."""
         known = {"labels": self.classes, "mask": self.width}
         if unknown := set(extra_inputs) - known.keys():
             raise ValueError(f"extra_inputs {sorted(unknown)} are unknown; known: {', '.join(known)}.")

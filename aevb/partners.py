@@ -30,7 +30,7 @@ __all__ = [
 
 
 class Declared(NamedTuple):
-    """What a block says of itself; what it does not say is as here."""
+    """The needs that a block declares; those it does not declare are as here."""
 
     needs: frozenset[str] = frozenset()
     takes: frozenset[str] = frozenset()
@@ -41,7 +41,7 @@ class Declared(NamedTuple):
 
 
 def declared(kind: str, name: str) -> Declared:
-    """What the class of a name declares.
+    """Look up what the class of a name declares.
 
     Raises:
         UnknownNameError: There is none of that name.
@@ -119,7 +119,7 @@ def check_names(model: str, prior: str, guide: str) -> None:
 
 
 def mismatch(model: str, prior: str, guide: str) -> str | None:
-    """Why a model, a prior and a guide do not go together, or nothing."""
+    """Say why a model, a prior and a guide do not go together, or nothing."""
     of_model, of_prior, of_guide = declared("models", model), declared("priors", prior), declared("guides", guide)
     if _is_made_of_posteriors(prior) and not _has_posteriors(guide):
         return f"prior {prior} is made of the posteriors of data alone and their densities, and guide {guide} has none"

@@ -35,7 +35,7 @@ class Folder:
         self.path = Path(path)
 
     def file(self, name: str) -> Path:
-        """Where a file of that name is, or would be."""
+        """Return the path that a file of that name has, or would have."""
         return inside(self.path, name)
 
     @contextmanager
@@ -70,7 +70,7 @@ class Folder:
         return self.path / "report.html"
 
     def figure(self, name: str) -> Path:
-        """Where the picture of that name is, or would be, among those that the page shows."""
+        """Return the path of the picture of that name, there or not, among those that the page shows."""
         return self.file(f"figures/{name}.png")
 
     def draw(self, name: str, figure: "Figure") -> Path:
@@ -85,7 +85,7 @@ class Folder:
 
     @property
     def sentences(self) -> list[str]:
-        """What ``verdict.json`` says; nothing where nobody was asked."""
+        """Read what ``verdict.json`` says; nothing where nobody was asked."""
         path = self.file("verdict.json")
         if not path.is_file():
             return []
@@ -101,7 +101,7 @@ class RunFolder(Folder):
 
     @property
     def has_config(self) -> bool:
-        """Whether the folder says what run it holds."""
+        """Tell whether the folder says what run it holds."""
         return self.file(CONFIG).is_file()
 
     def config(self) -> dict[str, Any]:
@@ -161,7 +161,7 @@ class RunFolder(Folder):
 
     @property
     def uses(self) -> Folder:
-        """What a run was used for."""
+        """List the uses that a run was put to."""
         return Folder(self.file("uses"))
 
 
@@ -170,7 +170,7 @@ class ComparisonFolder(Folder):
 
     @property
     def has_table(self) -> bool:
-        """Whether the folder holds a table, as no run's does."""
+        """Tell whether the folder holds a table, as no run's does."""
         return self.file("table.csv").is_file()
 
     def run(self, name: str) -> RunFolder:

@@ -4,7 +4,7 @@ __all__ = ["reason"]
 
 
 def reason(error: Exception) -> str:
-    """What an error says, to end a sentence with: one line with a full stop, its kind named unless it is bad input."""
+    """Put an error into words that end a sentence: one line, a full stop, its kind named unless it is bad input."""
     said = " ".join(str(error).split())
     said = said if isinstance(error, ValueError) else f"{type(error).__name__.lstrip('_')}: {said}"
     return f"{said[:600].rstrip('.')}."

@@ -26,7 +26,7 @@ def adam(parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
 
 @dataclass(frozen=True)
 class Length:
-    """How long to train, in steps, whatever unit it was asked in."""
+    """The length of a run in steps, whatever unit it was asked in."""
 
     steps: int
     steps_per_epoch: int
@@ -73,7 +73,7 @@ class Training:
 
     @property
     def lengths(self) -> dict[str, float]:
-        """What is said of how long to train."""
+        """The lengths that were asked for, by their unit."""
         said = {"epochs": self.epochs, "steps": self.steps, "samples_seen": self.samples_seen}
         return {name: value for name, value in said.items() if value is not None}
 

@@ -71,7 +71,7 @@ class VampPrior(nn.Module):
 
     @property
     def initial_rows(self) -> int:
-        """How many training rows `initialize_from` is best given."""
+        """The number of training rows `initialize_from` is best given."""
         return self.num_pseudo_inputs
 
     @property

@@ -51,7 +51,7 @@ def test_diagnoses_say_their_sentences(run):
 
 def test_a_verdict_is_its_sentences(monkeypatch, run):
     module = sys.modules["aevb.inference.diagnostics.verdict"]
-    monkeypatch.setattr(module, "QUESTIONS", {"one": lambda case: ["An answer."]})
+    monkeypatch.setattr(module, "QUESTIONS", {"one": lambda case: "An answer."})
     found = verdict(run, X, {"elbo": ELBO(10)})
     assert str(found).splitlines()[0] == "Verdict:" and all(sentence in str(found) for sentence in found.sentences)
     assert "An answer." in str(found) and "tensor" not in str(found)
