@@ -20,6 +20,7 @@ from .matrix_products import added_product_for_compiler, is_float32_on_cpu, lowe
 __all__ = ["CannotCompileError", "compiled"]
 
 _Kernel = Callable[[list[Tensor]], Any]  # it empties the list
+_NO_REDUCTION, _MEAN = 0, 1  # as torch's operators number them
 
 
 class CannotCompileError(RuntimeError):
@@ -117,14 +118,20 @@ def _decompositions() -> dict[Any, Callable[..., Any]]:
         aten.tanh.default: _tanh,
         aten.sigmoid.default: _sigmoid,
         aten.binary_cross_entropy_with_logits.default: _bernoulli,
+        aten.bernoulli.default: _coins,
     }
     return {**select_decomp_table(), **own}
+
+
+def _coins(p: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+    """Torch's own draws of a Bernoulli; Inductor would compare p with uniform numbers of another stream."""
+    return cast("Tensor", torch.ops.aten.bernoulli.Tensor(torch.empty_like(p), p, generator=generator))
 
 
 def _norms(tensors: list[Tensor], ord: float = 2, dtype: torch.dtype | None = None) -> list[Tensor]:
     """Norms as plain sums, which are fused with what else reads the tensors."""
     if ord != 2 or dtype is not None:
-        return NotImplemented
+        return [torch.linalg.vector_norm(tensor, ord, dtype=dtype) for tensor in tensors]
     return [tensor.square().sum().sqrt() for tensor in tensors]
 
 
@@ -148,11 +155,19 @@ def _sigmoid(x: Tensor) -> Tensor:
 def _bernoulli(
     x: Tensor, target: Tensor, weight: Tensor | None = None, pos_weight: Tensor | None = None, reduction: int = 1
 ) -> Tensor:
-    """-log p(target) of logits x, with log(1 + y) = 2 artanh(y / (2 + y)) by its series, right to rounding."""
-    if not is_float32_on_cpu(x) or weight is not None or pos_weight is not None or reduction:
-        return NotImplemented
-    y = (-x.abs()).exp()  # in (0, 1], so s is at most 1/3
-    s = y / (2.0 + y)
+    """-log p(target) of logits x; an operation that Inductor has no code for is written out in every case."""
+    if is_float32_on_cpu(x, target) and weight is None and pos_weight is None and reduction == _NO_REDUCTION:
+        return x.clamp(min=0.0) - x * target + _log1p_of_exp(-x.abs())
+    ones = 1.0 if pos_weight is None else 1.0 + (pos_weight - 1.0) * target
+    loss = (1.0 - target) * x + ones * ((-x).clamp(min=0.0) + (-x.abs()).exp().log1p())
+    loss = (loss if weight is None else weight * loss).to(target.dtype)
+    return loss if reduction == _NO_REDUCTION else loss.mean() if reduction == _MEAN else loss.sum()
+
+
+def _log1p_of_exp(x: Tensor) -> Tensor:
+    """log(1 + y) = 2 artanh(y / (2 + y)) of y = e^x in (0, 1] by its series, right to rounding."""
+    y = x.exp()
+    s = y / (2.0 + y)  # at most 1/3
     q = s * s
     series = 1 + q * (1 / 3 + q * (1 / 5 + q * (1 / 7 + q * (1 / 9 + q * (1 / 11 + q * (1 / 13 + q * (1 / 15)))))))
-    return x.clamp(min=0.0) - x * target + 2.0 * s * series
+    return 2.0 * s * series

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
-__all__ = ["Update", "step_hooks", "update_of"]
+__all__ = ["Update", "is_dense", "laid_out_like", "step_hooks", "update_of"]
 
 Group = dict[str, Any]
 
@@ -83,6 +83,7 @@ def update_of(optimizer: torch.optim.Optimizer, fused: bool) -> Update | None:
     device = next((p.device for group in optimizer.param_groups for p in group["params"]), torch.device("cpu"))
     # Torch's kernels read a learning rate as a double on the CPU and as a float elsewhere.
     dtype = torch.float64 if device.type == "cpu" else torch.float32
+    fused = fused and all(is_dense(p) for group in optimizer.param_groups for p in group["params"])
     lr = tuple(torch.tensor(float(group["lr"]), dtype=dtype, device=device) for group in optimizer.param_groups)
     return Update(optimizer, lr, fused)
 
@@ -93,6 +94,28 @@ def step_hooks(optimizer: torch.optim.Optimizer) -> bool:
     own = (optimizer._optimizer_step_pre_hooks, optimizer._optimizer_step_post_hooks)
     step = vars(optimizer).get("step")
     return any(everywhere) or any(own) or not (step is None or hasattr(step, "_wrapped_by_lr_sched"))
+
+
+def is_dense(parameter: Tensor) -> bool:
+    """Whether a tensor fills its memory without gaps, in whatever order: torch's fused kernels take that for granted.
+
+    Example:
+        >>> is_dense(torch.zeros(3, 4).t()), is_dense(torch.zeros(3, 4)[:, 0])
+        (True, False)
+    """
+    return _order(torch.empty_like(parameter, device="meta")) == _order(parameter)
+
+
+def laid_out_like(gradient: Tensor, parameter: Tensor) -> Tensor:
+    """A gradient in the order in which its parameter lies in memory, as ``backward()`` would leave it there.
+
+    Torch's fused kernels go through parameter, gradient and moments as they lie in memory, whatever their strides.
+    """
+    return gradient if _order(gradient) == _order(parameter) else torch.empty_like(parameter).copy_(gradient)
+
+
+def _order(tensor: Tensor) -> list[int]:
+    return [stride for stride, size in zip(tensor.stride(), tensor.shape, strict=True) if size > 1]
 
 
 def _supported(group: Group) -> bool:

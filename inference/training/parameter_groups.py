@@ -11,6 +11,7 @@ from torch import nn
 
 from ..objectives import Objective
 from ..pairs.pair import Pair
+from .optimizer_updates import is_dense
 
 __all__ = ["Optimizer", "Players"]
 
@@ -68,6 +69,7 @@ class Players:
                     self.optimizers[player].add_param_group({"params": fresh})
             else:
                 self.optimizers[player] = self._made(player, fresh or [nn.Parameter(torch.zeros(0))])
+            _insist_on_dense(player, self.optimizers[player])
 
     @property
     def outdated(self) -> bool:
@@ -96,6 +98,17 @@ class Players:
         if player not in self._make:
             raise ValueError(f"optimizer has no entry for player {player!r}; it names {sorted(self._make)}.")
         return self._make[player]
+
+
+def _insist_on_dense(player: str, optimizer: torch.optim.Optimizer) -> None:
+    """Refuse to let a fused kernel write past a parameter with gaps: into what lies in them."""
+    for parameter in (p for group in optimizer.param_groups if group.get("fused") for p in group["params"]):
+        if not is_dense(parameter):
+            raise ValueError(
+                f"a parameter of the {player} of shape {tuple(parameter.shape)} is a slice of a larger tensor (strides "
+                f"{parameter.stride()}), and torch's fused {type(optimizer).__name__} would write between its entries; "
+                "make it of a copy, nn.Parameter(slice.clone()), or pass an optimiser with fused=False."
+            )
 
 
 def _needs_closure(optimizer: torch.optim.Optimizer) -> bool:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ..graphs.precision import products_in
 from ..objectives import Batch, Objective, Phase
 from ..pairs.pair import Pair
+from .optimizer_updates import laid_out_like
 from .parameter_groups import Players
 
 __all__ = ["EagerStep", "Mover", "NotFinite", "Report", "Turn", "gradient_norm"]
@@ -152,7 +153,8 @@ def _turns(phase: Phase, players: Players) -> Iterable[Turn]:
         gradients: list[Tensor | None] = [None] * len(parameters)
         if loss.requires_grad:
             retain = len(by_loss) > 1
-            gradients = list(torch.autograd.grad(loss, parameters, allow_unused=True, retain_graph=retain))
+            found = torch.autograd.grad(loss, parameters, allow_unused=True, retain_graph=retain)
+            gradients = [None if g is None else laid_out_like(g, p) for g, p in zip(found, parameters, strict=True)]
         yield Turn(tuple(group), loss, parameters, gradients)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import warnings
+from functools import partial
 
 import pytest
 import torch
@@ -11,6 +13,9 @@ import worlds
 from aevb.inference import DReG, ReweightedWakeSleep, fit
 
 _STEPS = 6
+# Where a guide is exact its gradient is 0 but for rounding, and Adam divides by its size plus eps: with 1e-8 a rounding
+# error of 1e-13 would move a parameter by a hundredth of a step. With eps = 1 it moves by at most lr times the error.
+_ADAM = partial(torch.optim.Adam, lr=1e-3, eps=1.0, fused=True)
 _DRAWN_UNTIL_ACCEPTED = {"angle", "sphere"}  # how often depends on the draws, which no graph can hold
 
 
@@ -26,6 +31,7 @@ def _trained(name, level):
             world.guide,
             world.x,
             objective=objective,
+            optimizer=_ADAM,
             steps=_STEPS,
             batch_size=max(1, len(world.log_px) // 2),
             seed=3,
@@ -42,12 +48,12 @@ def _held(name, level):
     bounds, state, _ = _trained(name, "never")
     again, other, said = _trained(name, level)
     assert bool(said) == (name in _DRAWN_UNTIL_ACCEPTED), (name, said)
-    assert again == pytest.approx(bounds, rel=1e-9, abs=1e-9), name
+    assert again == pytest.approx(bounds, rel=1e-12, abs=1e-12), name
     for key, value in state.items():
-        torch.testing.assert_close(other[key], value, rtol=1e-8, atol=1e-8, msg=f"{name} {key}")
+        torch.testing.assert_close(other[key], value, rtol=1e-12, atol=1e-12, msg=f"{name} {key}")
 
 
-_HERE = [  # one of a kind; the rest, and every compiled one, before a release
+_HERE = [  # one of a kind; the rest before a release
     *("plain_functions", "one_datapoint", "against_the_order", "unequal_sites", "holes", "inner_plate", "batch_norm"),
     *("labelled", "two_modes", "dirichlet_multinomial", "precision", "sphere", "clusters", "switched"),
 ]
@@ -64,7 +70,16 @@ def test_the_others_captured_as_a_graph(name):
     _held(name, "graph")
 
 
-@pytest.mark.prerelease
-@pytest.mark.parametrize("name", worlds.NAMES)
+_COMPILED_HERE = ["two_switches"]  # discrete draws, look-ups, and a parameter that lies column by column
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
+@pytest.mark.parametrize("name", _COMPILED_HERE)
 def test_compiled(name):
+    _held(name, "full")
+
+
+@pytest.mark.prerelease
+@pytest.mark.parametrize("name", [name for name in worlds.NAMES if name not in _COMPILED_HERE])
+def test_the_others_compiled(name):
     _held(name, "full")
