@@ -9,14 +9,16 @@ from jsonargparse import ArgumentParser, Namespace
 
 from aevb import registry
 from aevb.commands.words import (
+    add_block,
     add_data,
     add_recipe,
     add_training,
+    block_options,
+    checked_recipe,
     file_options,
     new_parser,
     options_of,
     plain,
-    recipe_of,
     training_of,
 )
 
@@ -46,8 +48,7 @@ def comparison_parser() -> ArgumentParser:
     )
     words.add_argument("--seeds", type=int, default=1, help="runs of each objective, from --seed upwards")
     words.add_argument("--train-points", type=int, default=None, help="only the first so many training rows")
-    words.add_argument("--evidence", type=str, default="importance", help=", ".join(registry.EVIDENCE))
-    words.add_argument("--evidence-args", type=dict, default={}, help="options of it: --evidence-args.NAME VALUE")
+    add_block(words, "evidence", "importance")
     words.add_argument("--samples", type=int, default=1000, help="samples a datapoint, where the estimate has such")
     words.add_argument("--points", type=int, default=None, help="only the first so many test rows")
     words.add_argument("--track", type=str, default="auto", help="estimator of the curve of log p(x), auto or none")
@@ -64,7 +65,7 @@ def compare_and_tell(args: Namespace) -> None:
     from aevb.report import write_report
     from aevb.run_folder import ComparisonFolder
 
-    recipe, training = recipe_of(args), training_of(args)
+    recipe, training = checked_recipe(args), training_of(args)
     shared = {"data": args.data, "variant": args.variant, "data_dir": args.data_dir, "file_options": file_options(args)}
     own, evidence_args = options_of(args.guides), _evidence_args(args)
     plans = [
@@ -103,7 +104,7 @@ def _evidence_args(args: Namespace) -> dict[str, Any]:
     """The options of the table's estimator; ``--samples`` is one of those it may have."""
     takes = signature(registry.find("evidence", args.evidence)).parameters
     samples = {"num_samples": args.samples} if "num_samples" in takes else {}
-    return samples | options_of(args.evidence_args)
+    return samples | block_options(args, "evidence", args.evidence)
 
 
 def _tracker(name: str, latent_dim: int) -> str | None:

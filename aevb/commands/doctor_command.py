@@ -2,7 +2,7 @@
 
 from jsonargparse import ArgumentParser, Namespace
 
-from aevb.commands.words import add_data, add_recipe, load_dataset, new_parser, recipe_of
+from aevb.commands.words import add_data, add_recipe, checked_recipe, load_dataset, new_parser
 
 HELP = "examine a model/guide pair before it is trained, and say the mend"
 
@@ -15,6 +15,7 @@ def parser() -> ArgumentParser:
         "aevb.inference.doctor(model, guide, x).",
         "Example: aevb doctor digits --latent-dim 2 --likelihood normal",
     )
+    words.add_argument("--config", action="config", help="a YAML file of these options")
     add_data(words)
     add_recipe(words)
     words.add_argument("--seed", type=int, default=0, help="of parameters and draws")
@@ -29,7 +30,7 @@ def run(args: Namespace) -> int:
     from aevb.findings import told
     from aevb.inference import doctor
 
-    recipe = recipe_of(args)
+    recipe = checked_recipe(args)
     data = dress(load_dataset(args), recipe)
     model, guide = build_pair(recipe, data, seed=args.seed)
     findings = doctor(model, guide, data.train[torch.arange(min(64, len(data.train)))], seed=args.seed)

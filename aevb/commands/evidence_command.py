@@ -2,8 +2,7 @@
 
 from jsonargparse import ArgumentParser, Namespace
 
-from aevb import registry
-from aevb.commands.words import dataset_of, new_parser, options_of
+from aevb.commands.words import add_block, block_options, dataset_of, new_parser, options_of
 
 _POINTS_OF_ALL = 100
 HELP = "estimate the marginal likelihood of held-out data"
@@ -16,10 +15,10 @@ def parser() -> ArgumentParser:
         "Examples: aevb evidence runs/first --method importance --samples 5000\n"
         "          aevb evidence runs/first --method all --points 100",
     )
+    words.add_argument("--config", action="config", help="a YAML file of these options")
     words.add_argument("run", type=str, help="a run folder")
-    words.add_argument("--method", type=str, default="importance", help=", ".join([*registry.EVIDENCE, "all"]))
+    add_block(words, "method", "importance", note=", all")
     words.add_argument("--samples", type=int, default=None, help="samples per datapoint (default: the method's own)")
-    words.add_argument("--method-args", type=dict, default={}, help="options: --method-args.NAME VALUE")
     words.add_argument("--split", type=str, default="test", help="train, validation or test")
     words.add_argument(
         "--points", type=int, default=None, help="only the first so many datapoints (default: all; of all methods, 100)"
@@ -40,8 +39,9 @@ def run(args: Namespace) -> int:
     from aevb.run_folder import RunFolder
 
     folder = RunFolder(args.run)
-    options = options_of(args.method_args) | ({} if args.samples is None else {"num_samples": args.samples})
     everything = args.method == "all"
+    options = options_of(args.method_args) if everything else block_options(args, "method", args.method)
+    options |= {} if args.samples is None else {"num_samples": args.samples}
     estimator = None if everything else build("evidence", args.method, {}, options)
     fitted = load(folder.path)
     data = dataset_of(folder.path, args.data_dir)

@@ -5,16 +5,16 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
 
-from aevb import registry
 from aevb.commands.words import (
+    add_block,
     add_data,
     add_recipe,
     add_training,
+    block_options,
+    checked_recipe,
     load_dataset,
     new_parser,
-    options_of,
     plain,
-    recipe_of,
     training_of,
 )
 
@@ -32,8 +32,7 @@ def parser() -> ArgumentParser:
     words.add_argument("--config", action="config", help="a YAML file of these options")
     add_data(words)
     add_recipe(words)
-    words.add_argument("--objective", type=str, default="sgvb", help=", ".join(registry.OBJECTIVES))
-    words.add_argument("--objective-args", type=dict, default={}, help="options: --objective-args.NAME VALUE")
+    add_block(words, "objective", "sgvb")
     words.add_argument("--adaptive-contrast", action="store_true", help="of avb: --objective-args.adaptive_contrast")
     add_training(words)
     words.add_argument(
@@ -51,11 +50,13 @@ def run(args: Namespace) -> int:
     from aevb.inference import EarlyStopping, Fit, NonFiniteError
     from aevb.scales import unequal_scales
 
-    recipe = recipe_of(args)
-    data = dress(load_dataset(args), recipe)
-    options = options_of(args.objective_args) | ({"adaptive_contrast": True} if args.adaptive_contrast else {})
+    recipe = checked_recipe(args)
+    options = block_options(args, "objective", args.objective)
+    options |= {"adaptive_contrast": True} if args.adaptive_contrast else {}
     objective = build_objective(args.objective, options, parameter_prior=args.parameter_prior)
     check_standardized(recipe, objective)
+    training = training_of(args)
+    data = dress(load_dataset(args), recipe)
     model, guide = build_pair(recipe, data, seed=args.seed)
     print(data.description)
     scales = unequal_scales(data, getattr(model, "likelihood", None))
@@ -67,7 +68,7 @@ def run(args: Namespace) -> int:
             model,
             guide if "guide" in objective.trains else None,
             data.train,
-            training_of(args),
+            training,
             objective=objective,
             validation=data.validation if len(data.validation) else None,
             observers=watchers,

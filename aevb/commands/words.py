@@ -1,12 +1,14 @@
 """The words that several verbs share, and what they mean."""
 
+from argparse import Action
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import SUPPRESS, ArgumentParser, Namespace
 
-from aevb import registry
+from aevb import options, registry
 from aevb.data.names import DATASETS
+from aevb.options import FLAGS
 
 if TYPE_CHECKING:
     from aevb.build import Recipe
@@ -14,9 +16,12 @@ if TYPE_CHECKING:
     from aevb.inference.training.settings import Training
 
 __all__ = [
+    "add_block",
     "add_data",
     "add_recipe",
     "add_training",
+    "block_options",
+    "checked_recipe",
     "dataset_of",
     "file_options",
     "load_dataset",
@@ -30,7 +35,28 @@ __all__ = [
 
 def new_parser(description: str, epilog: str) -> ArgumentParser:
     """A verb's parser; it raises what is wrong instead of leaving the process."""
-    return ArgumentParser(exit_on_error=False, description=description, epilog=epilog)
+    return ArgumentParser(exit_on_error=False, allow_abbrev=False, description=description, epilog=epilog)
+
+
+def add_block(parser: ArgumentParser, flag: str, default: str, note: str = "") -> None:
+    """A block by its name, its options, and a page of help that tells them."""
+    known = ", ".join(registry.KINDS[FLAGS[flag][0]])
+    parser.add_argument(f"--{flag}", type=str, default=default, help=known + note)
+    parser.add_argument(f"--{flag}-args", type=dict, default={}, help=f"options of it: --{flag}-args.NAME VALUE")
+    parser.add_argument(f"--{flag}.help", action=_Page, metavar="NAME", help="show the options of the one of that name")
+
+
+class _Page(Action):
+    """Show a block's page of help, and leave."""
+
+    def __init__(self, option_strings: list[str], dest: str, metavar: str, help: str, **_: Any) -> None:
+        super().__init__(option_strings, SUPPRESS, default=SUPPRESS, metavar=metavar, help=help)
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        """Print the page of the block that is named."""
+        flag = str(option_string).removeprefix("--").removesuffix(".help")
+        print(options.describe(flag, str(values)), end="")
+        raise SystemExit(0)
 
 
 def add_data(parser: ArgumentParser) -> None:
@@ -45,9 +71,7 @@ def add_data(parser: ArgumentParser) -> None:
 def add_recipe(parser: ArgumentParser) -> None:
     """Add the flags that say what the pair is made of."""
     parser.add_argument("--latent-dim", type=int, default=20, help="number of latent dimensions")
-    models = ", ".join(registry.MODELS)
-    parser.add_argument("--model", type=str, default="auto", help=f"{models} (default: what prior and guide imply)")
-    parser.add_argument("--model-args", type=dict, default={}, help="options of the model: --model-args.NAME VALUE")
+    add_block(parser, "model", "auto", note=" (default: what prior and guide imply)")
     parser.add_argument("--label-share", type=float, default=None, help="share of the training labels that is shown")
     parser.add_argument("--missing-share", type=float, default=0.0, help="share of all pixels made missing (NaN)")
     parser.add_argument(
@@ -55,14 +79,10 @@ def add_recipe(parser: ArgumentParser) -> None:
         action="store_true",
         help="show the networks every column less its mean, over its deviation; evidence stays per original unit",
     )
-    for flag, kind in (("prior", "priors"), ("likelihood", "likelihoods"), ("guide", "guides")):
-        default = "auto" if flag == "guide" else next(iter(registry.KINDS[kind]))
-        parser.add_argument(f"--{flag}", type=str, default=default, help=", ".join(registry.KINDS[kind]))
-        parser.add_argument(
-            f"--{flag}-args", type=dict, default={}, help=f"options of the {flag}: --{flag}-args.NAME VALUE"
-        )
-    parser.add_argument("--network", type=str, default="mlp", help=", ".join(registry.ENCODERS))
-    parser.add_argument("--network-args", type=dict, default={}, help="options of both networks")
+    add_block(parser, "prior", "standard-normal")
+    add_block(parser, "likelihood", "bernoulli")
+    add_block(parser, "guide", "auto", note=" (default: what model and prior imply)")
+    add_block(parser, "network", "mlp", note=", for encoder and decoder")
     parser.add_argument("--hidden", type=int, nargs="+", default=[500], help="widths of the hidden layers")
     parser.add_argument("--activation", type=str, default="tanh", help="tanh, relu, elu, softplus, ...")
     parser.add_argument("--init", type=str, default="default", help='"default" (torch) or "paper" (N(0, 0.01))')
@@ -124,6 +144,31 @@ def recipe_of(args: Namespace) -> "Recipe":
         activation=args.activation,
         init=args.init,
     )
+
+
+def checked_recipe(args: Namespace) -> "Recipe":
+    """The recipe that was asked for, its blocks' options held to their types before anything is read or built.
+
+    Raises:
+        ValueError: A block is unknown, or an option of one is unknown or of another type.
+    """
+    from dataclasses import replace
+
+    recipe = recipe_of(args)
+    return replace(
+        recipe,
+        model_args=block_options(args, "model", recipe.model),
+        prior_args=block_options(args, "prior", recipe.prior),
+        likelihood_args=block_options(args, "likelihood", recipe.likelihood),
+        guide_args=block_options(args, "guide", recipe.guide),
+        network_args=block_options(args, "network", recipe.network),
+    )
+
+
+def block_options(args: Namespace, flag: str, name: str) -> dict[str, Any]:
+    """The options that were asked for of a block, typed."""
+    said = getattr(args, f"{flag}_args")
+    return options.typed(flag, name, vars(said) if isinstance(said, Namespace) else said)
 
 
 def training_of(args: Namespace) -> "Training":
