@@ -115,8 +115,13 @@ class Gaps:
         floor = f", at least, since {self.method} is a lower bound" if self.direction == "lower bound" else ""
         return f"{said}{floor}: {self._advice()}."
 
+    @property
+    def blames(self) -> str:
+        """The part that loses most: ``"family"``, ``"encoder"`` or ``"both"``; empty where that cannot be told."""
+        return _larger(self.approximation, self.amortization)
+
     def _advice(self) -> str:
-        family, encoder, total = self.approximation, self.amortization, self.total
+        encoder, total = self.amortization, self.total
         slack = _ERRORS * total.monte_carlo_error
         if math.isnan(slack):
             return "how much of it is chance is not known, for the error of log p(x) is not"
@@ -126,19 +131,22 @@ class Gaps:
             return "next to nothing is lost" + ("" if self.direction == "exact" else f" that {self.method} could see")
         if total.mean < slack:
             return f"the Monte Carlo error ({slack:.2g}) hides whether anything is lost; take more draws (num_draws)"
-        return _most_of_it(family, encoder)
+        return {
+            "family": "a richer family wins back most of it (full-covariance-normal, flow)",
+            "encoder": "a larger encoder, longer training, or refine(x) wins back most of it",
+            "both": "both a richer family and a better encoder would help",
+            "": "which of the two is the larger the Monte Carlo error hides; take more draws (num_draws)",
+        }[self.blames]
 
 
-def _most_of_it(family: Gap, encoder: Gap) -> str:
-    """Which of the two is the larger by far, where chance leaves that to be said."""
+def _larger(family: Gap, encoder: Gap) -> str:
+    """Which of the two is the larger by far, or that both are there, where chance leaves that to be said."""
     slack = _ERRORS * math.hypot(family.monte_carlo_error, encoder.monte_carlo_error)
     if family.mean > 2 * encoder.mean and family.mean - encoder.mean > slack:
-        return "a richer family wins back most of it (full-covariance-normal, flow)"
+        return "family"
     if encoder.mean > 2 * family.mean and encoder.mean - family.mean > slack:
-        return "a larger encoder, longer training, or refine(x) wins back most of it"
-    if min(family.mean, encoder.mean) > slack:
-        return "both a richer family and a better encoder would help"
-    return "which of the two is the larger the Monte Carlo error hides; take more draws (num_draws)"
+        return "encoder"
+    return "both" if min(family.mean, encoder.mean) > slack else ""
 
 
 def gaps(

@@ -19,6 +19,7 @@ from ..evidence import AnnealedImportanceSampling, Evidence, khat_threshold, san
 from ..pairs.data import Rows
 from ..pairs.pair import Pair
 from ..pairs.sites import Data, as_data
+from ..posterior.guide_versus_hmc import guide_versus_hmc
 from .calibration import simulation_based_calibration
 from .doctor import doctor
 from .inference_gaps import gaps
@@ -29,6 +30,8 @@ __all__ = ["QUESTIONS", "Case", "meeting"]
 
 _LISTED = 10  # rows that a sentence names
 _GAP_POINTS = 20  # datapoints on which the bound is taken apart
+_CHAINED = 5  # of the first rows, and of the worst, that chains are run on
+_CHAIN_DRAWS = 1000
 _SIMULATED = 50  # simulated datapoints that are sandwiched
 _SIMULATIONS = 300  # of the calibration
 _LOST = 0.05  # nats per datapoint that a bound, or an estimate, may lie too low without a word
@@ -218,6 +221,18 @@ def _where_the_bound_is_lost(case: Case) -> str:
     return f"On {count} datapoints, by {known[0]}: {found.sentence[0].lower()}{found.sentence[1:]}"
 
 
+def _what_chains_say(case: Case) -> str:
+    first, worst = torch.arange(min(_CHAINED, len(case.data))), case.doubtful[:_CHAINED]
+    rows = torch.cat([first, worst]).unique().to(case.pair.example[0].device)
+    found = case.found["chains"] = guide_versus_hmc(case.pair, case.data[rows], num_draws=_CHAIN_DRAWS, seed=case.seed)
+    if bool(found.differs.any()):
+        case.warn("guide", f"chains differ from it on {int(found.differs.sum())} of {len(rows)} datapoints")
+    elif not bool(found.met.any()):
+        case.warn("numbers", "the chains beside the guide have not met")
+    chosen = f" and the {len(worst)} worst by k-hat" if len(worst) else ""
+    return f"{found.sentence} (the first {len(first)}{chosen}). A mode that no chain reached is not seen."
+
+
 def _whether_the_guide_is_calibrated(case: Case) -> str:
     found = case.found["calibration"] = simulation_based_calibration(
         case.pair, num_simulations=_SIMULATIONS, conditions=case.data, seed=case.seed
@@ -265,7 +280,7 @@ def _whose_fault_it_is(case: Case) -> str:
             "has to follow its posterior."
         )
     elif guide:
-        said = f"So the fault is the guide's ({guide}): a richer family, longer training, or refine(x)."
+        said = f"So the fault is the guide's ({guide}): {_mend_of_the_guide(case)}."
         if "model" in case.found:
             said += " The model passes, but was looked at through this guide."
     elif model:
@@ -277,11 +292,23 @@ def _whose_fault_it_is(case: Case) -> str:
     return f"{said} Besides: {rest}." if rest else said
 
 
+_MENDS = {  # by what the gaps blame
+    "family": "a richer family",
+    "encoder": "a larger encoder, longer training, or refine(x)",
+}
+
+
+def _mend_of_the_guide(case: Case) -> str:
+    blamed = case.found["gaps"].blames if "gaps" in case.found else ""
+    return _MENDS.get(blamed, "a richer family, a larger encoder, longer training, or refine(x)")
+
+
 QUESTIONS: dict[str, Callable[[Case], str]] = {
     "which estimate to use": _which_estimate_to_use,
     "whether the bounds meet": _whether_the_bounds_meet,
     "which datapoints the guide gets wrong": _which_datapoints_are_doubtful,
     "where the bound is lost": _where_the_bound_is_lost,
+    "what chains say of the guide": _what_chains_say,
     "whether the guide is calibrated": _whether_the_guide_is_calibrated,
     "whether the model could have made the data": _whether_the_model_could_have_made_the_data,
     "which latents are used": _which_latents_are_used,

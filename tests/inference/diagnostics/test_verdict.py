@@ -80,7 +80,7 @@ def test_a_narrow_guide_is_blamed():
     assert "not to be trusted on" in found.sentences[2]
     weighed = found.evidence["importance"]
     assert str(int(weighed.khat.argmax())) in found.sentences[2].partition("rows ")[2].split(",")[0]
-    assert "too narrow" in found.sentences[4]
+    assert "too narrow" in found.sentences[5] and "the guide differs from them" in found.sentences[4]
     assert found.sentences[-1].startswith("So the fault is the guide's")
 
 
@@ -119,7 +119,7 @@ def test_what_fails_is_named_and_loses_nothing(monkeypatch):
     assert found.refused["broken"] == "ZeroDivisionError: no samples."
     assert "not finite on 1 of 20" in found.refused["infinite"]
     assert found.sentences[0].startswith("Use elbo")
-    assert found.sentences[4] == "Not answered, whether the guide is calibrated: nobody knows."
+    assert found.sentences[5] == "Not answered, whether the guide is calibrated: nobody knows."
     assert "the guide is calibrated is not answered" in found.sentences[-1] and "broken came to" in found.sentences[-1]
     assert not any("no fault" in said for said in found.sentences)
     assert found.table.loc["broken", "reason"] == found.refused["broken"]
@@ -360,6 +360,32 @@ def test_clouds_are_those_of_the_posterior():
     assert torch.allclose(ratio, torch.full_like(ratio, 0.25), rtol=0.25)
     assert torch.allclose(drawn.chains.var(0), exact.variance, rtol=0.35)
     assert ((drawn.chains.mean(0) - exact.mean).abs() < 0.25 * exact.stddev).all()
+    assert drawn.differs.all() and "on 3 of these the guide differs" in drawn.sentence
+    assert torch.allclose(drawn.width, torch.full_like(drawn.width, 0.5), rtol=0.2)
+    assert drawn.ess.shape == (3, 4)
+
+
+def test_an_exact_guide_is_not_told_from_chains_and_a_shifted_one_is():
+    model = _model()
+    x = model.simulate(5)
+    same = guide_versus_hmc(_pair(model, x), x, num_draws=2000)
+    assert same.met.all() and not same.differs.any() and "to within a quarter" in same.sentence
+    shifted = replace(same, guide=same.guide + torch.tensor([0.0, 0.0, 0.0, 1.0]) * same.chains.std(0))
+    assert shifted.differs.all() and "on 5 of these the guide differs" in shifted.sentence
+    assert torch.allclose(shifted.shift[:, 3], torch.ones((), dtype=torch.float64), atol=0.15)
+    apart = replace(same, rhat=torch.full_like(same.rhat, 1.2))
+    assert not apart.differs.any() and "they say nothing of it" in apart.sentence
+
+
+@pytest.mark.parametrize(("blamed", "mend"), [("family", "family."), ("encoder", "encoder, longer")])
+def test_the_last_sentence_advises_what_the_gaps_blame(blamed, mend):
+    case = verdict_questions.Case(
+        None, torch.zeros(4, 2), {}, {}, SHORT, 0, found={"gaps": SimpleNamespace(blames=blamed)}
+    )
+    case.warn("guide", "its bound lies 2.00 nats below log p(x)")
+    said = verdict_questions.QUESTIONS["whose fault it is"](case)
+    assert said.startswith("So the fault is the guide's") and mend in said
+    assert ("richer" in said) == (blamed == "family")
 
 
 FIT = ["--hidden", "8", "--latent-dim", "2", "--epochs", "2", "--quiet"]
