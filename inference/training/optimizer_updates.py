@@ -97,7 +97,7 @@ def step_hooks(optimizer: torch.optim.Optimizer) -> bool:
 
 
 def is_dense(parameter: Tensor) -> bool:
-    """Whether a tensor fills its memory without gaps, in whatever order: torch's fused kernels take that for granted.
+    """Tell whether a tensor fills its memory without gaps, in any order, as torch's fused kernels take for granted.
 
     Example:
         >>> is_dense(torch.zeros(3, 4).t()), is_dense(torch.zeros(3, 4)[:, 0])
