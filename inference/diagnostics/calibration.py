@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from ..pairs.data import as_rows
+from ..pairs.finished import Finished, checked
 from ..pairs.pair import Pair
 from ..pairs.sites import Data, as_data
 from ..pairs.unconstrained import flatten, log_density, side_by_side, unflatten
@@ -218,7 +219,7 @@ class HMCSampler:
 
 
 def simulation_based_calibration(
-    pair: Pair,
+    pair: Finished,
     *,
     sampler: Sampler = guide_sampler,
     num_simulations: int = 500,
@@ -229,7 +230,7 @@ def simulation_based_calibration(
     """Rank true latents, and what joins them with their data, among posterior draws on simulations of the model.
 
     Args:
-        pair: A checked pair.
+        pair: A run, or a checked pair.
         sampler: :func:`guide_sampler`, :class:`HMCSampler`, or any ``(pair, data, num_draws) -> {site: draws}``.
         num_simulations: Simulated datapoints.
         num_draws: Posterior draws per datapoint.
@@ -244,6 +245,7 @@ def simulation_based_calibration(
         Accuracy Testing of Posterior Estimators for General Inference (Lemos et al., 2023),
         https://arxiv.org/abs/2302.03026
     """
+    pair = checked(pair)
     device = pair.example[0].device
     with RandomState(seed, device), pair.evaluation():
         frame = pair.blank(num_simulations) if conditions is None else _first(conditions, num_simulations, device)

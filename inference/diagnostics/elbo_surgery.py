@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from ..pairs.data import as_rows
-from ..pairs.pair import Pair
+from ..pairs.finished import Finished, checked
 from ..pairs.sites import Data, as_data
 from ..random_state import RandomState
 
@@ -64,11 +64,11 @@ class Surgery:
         )
 
 
-def elbo_surgery(pair: Pair, data: Any, *, num_draws: int = 1000, seed: int = 0) -> Surgery:
+def elbo_surgery(pair: Finished, data: Any, *, num_draws: int = 1000, seed: int = 0) -> Surgery:
     """Split the rate of a pair over a data set.
 
     Args:
-        pair: A checked pair whose guide has a density.
+        pair: A run, or a checked pair whose guide has a density.
         data: The N datapoints; the cost is ``num_draws * N`` guide densities.
         num_draws: Draws of (n, z): the same number of every datapoint, at least two, or two of as many as that allows.
         seed: Of the draws.
@@ -76,6 +76,7 @@ def elbo_surgery(pair: Pair, data: Any, *, num_draws: int = 1000, seed: int = 0)
     References:
         ELBO surgery (Hoffman & Johnson, 2016), sec. 2; Sampling Techniques (Cochran, 1977), eq. (10.15)
     """
+    pair = checked(pair)
     device = pair.example[0].device
     dataset = as_rows(data, device)
     points = len(dataset)

@@ -13,6 +13,7 @@ from typing import Any
 
 from .. import evidence
 from ..evidence import Estimator
+from ..pairs.finished import Finished, checked
 from ..pairs.pair import Pair
 from ..random_state import RandomState
 
@@ -33,7 +34,7 @@ def known_estimators() -> dict[str, Any]:
 
 
 def every_estimator(
-    pair: Pair,
+    pair: Finished,
     *,
     num_samples: int | None = None,
     num_temperatures: int | None = None,
@@ -42,11 +43,12 @@ def every_estimator(
     """Every estimator there is, by name; those that do not apply to the pair say so when they are asked.
 
     Args:
-        pair: A checked pair.
+        pair: A run, or a checked pair.
         num_samples: Of every estimator that has this option; as a default 1000 draws of the guide.
         num_temperatures: Likewise; as a default 300 of annealing.
         num_chains: Likewise; as a default 8 a datapoint of annealing.
     """
+    pair = checked(pair)
     given = {"num_samples": num_samples, "num_temperatures": num_temperatures, "num_chains": num_chains}
     given = {name: value for name, value in given.items() if value is not None}
     asked: dict[str, Estimator] = {}

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ..objectives.objective import Batch, Objective
 from ..pairs.data import as_rows
+from ..pairs.finished import Finished, checked
 from ..pairs.pair import Pair
 from ..pairs.sites import as_data
 from ..random_state import RandomState
@@ -26,12 +27,18 @@ __all__ = ["gradient_microscope"]
 
 
 def gradient_microscope(
-    pair: Pair, objectives: Mapping[str, Objective], data: Any, *, num_repeats: int = 100, step: int = 0, seed: int = 0
+    pair: Finished,
+    objectives: Mapping[str, Objective],
+    data: Any,
+    *,
+    num_repeats: int = 100,
+    step: int = 0,
+    seed: int = 0,
 ) -> pd.DataFrame:
     """Measure the noise of each objective's gradient, a parameter block at a time.
 
     Args:
-        pair: A checked pair; its parameters are as before afterwards.
+        pair: A run, or a checked pair; its parameters are as before afterwards.
         objectives: Name to objective.
         data: One batch, the same for all: what is measured is the noise of the draws.
         num_repeats: Gradients of each objective.
@@ -45,6 +52,7 @@ def gradient_microscope(
     Raises:
         ValueError: ``num_repeats < 3``.
     """
+    pair = checked(pair)
     import pandas as pd
 
     if num_repeats < 3:

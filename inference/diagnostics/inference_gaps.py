@@ -20,6 +20,7 @@ from ..evidence import AnnealedImportanceSampling, Estimator, Evidence, Exact, P
 from ..evidence.errors import mean_errors
 from ..evidence.provenance import difference, provenance
 from ..pairs.data import Rows, as_rows, chunks
+from ..pairs.finished import Finished, checked
 from ..pairs.pair import Pair
 from ..pairs.sites import Data
 from ..posterior.local_guide import fit_local
@@ -150,7 +151,7 @@ def _larger(family: Gap, encoder: Gap) -> str:
 
 
 def gaps(
-    pair: Pair,
+    pair: Finished,
     data: Any,
     *,
     log_px: Evidence | Estimator | None = None,
@@ -162,7 +163,7 @@ def gaps(
     """Split what the bound loses on every datapoint.
 
     Args:
-        pair: A checked pair whose latents are reparameterised.
+        pair: A run, or a checked pair whose latents are reparameterised.
         data: The datapoints; some tens say much.
         log_px: What is known of log p(x): the evidence of these very datapoints, or an estimator. By default the exact
             answer where there is one, else annealing from the guide by 500 temperatures.
@@ -199,6 +200,7 @@ def gaps(
         Inference Suboptimality in Variational Autoencoders (Cremer, Li & Duvenaud, 2018),
         https://arxiv.org/abs/1801.03558
     """
+    pair = checked(pair)
     device = pair.example[0].device
     rows = as_rows(data, device)
     with RandomState(seed, device), pair.evaluation():

@@ -16,7 +16,7 @@ from torch.distributions import Distribution
 
 from ..pairs.data import as_rows, chunks
 from ..pairs.divergence import site_rate
-from ..pairs.pair import Pair
+from ..pairs.finished import Finished, checked
 from ..random_state import RandomState
 
 __all__ = ["ACTIVE", "LatentUse", "Usage", "latent_usage"]
@@ -106,11 +106,11 @@ class Usage:
         return tuple(found)
 
 
-def latent_usage(pair: Pair, data: Any, *, num_samples: int = 50, seed: int = 0) -> Usage:
+def latent_usage(pair: Finished, data: Any, *, num_samples: int = 50, seed: int = 0) -> Usage:
     """Measure the use of every latent dimension on a data set.
 
     Args:
-        pair: A checked pair whose guide has a density.
+        pair: A run, or a checked pair whose guide has a density.
         data: Datapoints; a few hundred are enough.
         num_samples: Draws a datapoint, where no mean or divergence has a closed form.
         seed: Of the draws.
@@ -122,6 +122,7 @@ def latent_usage(pair: Pair, data: Any, *, num_samples: int = 50, seed: int = 0)
         Importance Weighted Autoencoders (Burda, Grosse & Salakhutdinov, 2015), sec. 5.2 (active units),
         https://arxiv.org/abs/1509.00519
     """
+    pair = checked(pair)
     device = pair.example[0].device
     rows = as_rows(data, device)
     rates: dict[str, list[Tensor]] = {site.name: [] for site in pair.latents}

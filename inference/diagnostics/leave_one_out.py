@@ -27,6 +27,7 @@ from torch.func import functional_call
 
 from ..arviz_compat import leave_one_out
 from ..pairs.data import Rows, as_rows, chunks
+from ..pairs.finished import Finished, checked
 from ..pairs.pair import Pair
 from ..pairs.sites import Data
 from ..random_state import RandomState
@@ -49,7 +50,7 @@ class _Weighed(nn.Module):
 
 
 def loo(
-    pair: Pair,
+    pair: Finished,
     data: Any,
     weights: Mapping[str, Distribution] | None = None,
     *,
@@ -60,7 +61,7 @@ def loo(
     """Estimate by ``az.loo`` how a model with a posterior over its parameters predicts each datapoint from the others.
 
     Args:
-        pair: A checked pair.
+        pair: A run, or a checked pair.
         data: The datapoints that the posterior of the parameters was found from.
         weights: Parameter name, as in ``pair.model.named_parameters()``, to the posterior of what is stored there (a
             constrained parameter's unconstrained value), as :meth:`FullVB.posterior` returns it for a fit's memory.
@@ -80,6 +81,7 @@ def loo(
         Practical Bayesian Model Evaluation Using Leave-One-Out Cross-Validation and WAIC (Vehtari, Gelman & Gabry,
         2017), https://arxiv.org/abs/1507.04544
     """
+    pair = checked(pair)
     if not weights:
         raise ValueError(
             "leave-one-out means nothing here: the parameters are one fitted point and each latent belongs to one "

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from ..pairs.data import as_rows, chunks
+from ..pairs.finished import Finished, checked
 from ..pairs.pair import Pair
 from ..pairs.sites import Data, as_data
 from ..pairs.unconstrained import side_by_side
@@ -102,12 +103,12 @@ class ModelCheck:
 
 
 def check_model(
-    pair: Pair, data: Any, *, num_samples: int = 50, num_permutations: int = 499, seed: int = 0
+    pair: Finished, data: Any, *, num_samples: int = 50, num_permutations: int = 499, seed: int = 0
 ) -> ModelCheck:
     """Put the questions.
 
     Args:
-        pair: A checked pair with a guide.
+        pair: A run, or a checked pair with a guide.
         data: Real, best held-out datapoints; some hundreds see much.
         num_samples: Posterior draws per datapoint behind a predictive p-value.
         num_permutations: Of the energy test.
@@ -118,6 +119,7 @@ def check_model(
         Testing for Equal Distributions in High Dimension (Szekely & Rizzo, 2004); ELBO surgery (Hoffman & Johnson,
         2016)
     """
+    pair = checked(pair)
     device = pair.example[0].device
     dataset = as_rows(data, device)
     with RandomState(seed, device), pair.evaluation():

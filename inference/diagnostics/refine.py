@@ -22,13 +22,13 @@ from torch import Tensor
 from ..arviz_compat import convergence, pareto_khat
 from ..evidence import khat_threshold
 from ..pairs.data import as_rows, chunks
+from ..pairs.finished import Finished, checked
 from ..pairs.pair import Pair
 from ..pairs.sites import Cloud, Data
 from ..pairs.unconstrained import flatten, log_density, unflatten
 from ..posterior.hmc import sample
 from ..posterior.local_guide import fit_local
 from ..random_state import RandomState
-from ..training.run import Run
 
 __all__ = ["Refined", "refine"]
 
@@ -95,7 +95,7 @@ class Refined:
 
 
 def refine(
-    pair: Pair | Run,
+    pair: Finished,
     data: Any,
     method: str = "local",
     *,
@@ -150,7 +150,7 @@ def refine(
         https://arxiv.org/abs/1801.03558; Reinterpreting Importance-Weighted Autoencoders (Cremer, Morris & Duvenaud,
         2017), https://arxiv.org/abs/1704.02916
     """
-    pair = pair.pair if isinstance(pair, Run) else pair
+    pair = checked(pair)
     if method not in METHODS:
         raise ValueError(f"method={method!r} is unknown; choose one of {', '.join(METHODS)}.")
     if num_draws < max(_FEWEST, num_chains) or num_candidates < 2:

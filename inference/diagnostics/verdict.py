@@ -17,9 +17,9 @@ from ..evidence import AnnealedImportanceSampling, Estimator, Evidence
 from ..evidence.provenance import provenance
 from ..one_line import reason
 from ..pairs.data import Rows, as_rows
+from ..pairs.finished import Finished, checked
 from ..pairs.pair import Pair
 from ..random_state import RandomState
-from ..training.run import Run
 from .every_estimator import every_estimator
 from .verdict_questions import QUESTIONS, Case
 
@@ -72,7 +72,7 @@ class Verdict:
 
 
 def verdict(
-    pair: Pair | Run,
+    pair: Finished,
     data: Any,
     estimators: Mapping[str, Estimator] | None = None,
     *,
@@ -118,7 +118,7 @@ def verdict(
     References:
         Yes, but Did It Work? Evaluating Variational Inference (Yao et al., 2018), https://arxiv.org/abs/1802.02538
     """
-    pair = pair.pair if isinstance(pair, Run) else pair
+    pair = checked(pair)
     rows = as_rows(data, pair.example[0].device)
     evidence, refused, seconds = dict[str, Evidence](), dict[str, str](), dict[str, float]()
     asked = every_estimator(pair) if estimators is None else estimators

@@ -15,6 +15,7 @@ from torch.distributions import Independent
 
 from ..random_state import RandomState
 from .data import as_rows, chunks
+from .finished import Finished, checked
 from .pair import Pair
 from .sites import ContractError, Data, as_data
 from .unconstrained import flatten, unflatten
@@ -37,16 +38,17 @@ __all__ = [
 _ROWS = 1000
 
 
-def decode(pair: Pair, z: Tensor) -> Tensor:
+def decode(pair: Finished, z: Tensor) -> Tensor:
     """The mean of p(x|z) at latents of the pair's one latent site.
 
     Args:
-        pair: A checked pair.
+        pair: A run, or a checked pair.
         z: Latents ``[n, *event]``.
 
     Returns:
         Means ``[n, P]`` of the first observed site.
     """
+    pair = checked(pair)
     if len(pair.latents) != 1:
         names = [site.name for site in pair.latents]
         raise ContractError(f"decode takes the latents of one site, but the model has {names}.")
@@ -54,12 +56,13 @@ def decode(pair: Pair, z: Tensor) -> Tensor:
         return _means(pair, {pair.latents[0].name: z.unsqueeze(0)}, pair.blank(len(z)))
 
 
-def generate(pair: Pair, num_points: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+def generate(pair: Finished, num_points: int, seed: int = 0) -> tuple[Tensor, Tensor]:
     """Draw datapoints from the model.
 
     Returns:
         Draws of p(x) ``[n, P]``, and the means of p(x|z) at the same latents ``[n, P]``.
     """
+    pair = checked(pair)
     if num_points < 1:
         raise ValueError(f"num_points={num_points} must be at least 1.")
     blank = pair.blank(num_points)
@@ -68,34 +71,37 @@ def generate(pair: Pair, num_points: int, seed: int = 0) -> tuple[Tensor, Tensor
         return observed[_shown(pair)][0], _means(pair, z, blank)
 
 
-def infer(pair: Pair, data: Any, num_samples: int = 100, seed: int = 0) -> Tensor:
+def infer(pair: Finished, data: Any, num_samples: int = 100, seed: int = 0) -> Tensor:
     """The guide's posterior mean of every datapoint, all latents side by side in unconstrained coordinates.
 
     Returns:
         Means ``[N, D]``.
     """
+    pair = checked(pair)
     rows = as_rows(data, _device(pair))
     with RandomState(seed, _device(pair)), pair.evaluation():
         parts = chunks(rows, max(1, _ROWS // num_samples))
         return torch.cat([flatten(pair, pair.sample_guide(part, num_samples)).mean(0) for part in parts])
 
 
-def draws(pair: Pair, data: Any, num_samples: int = 100, seed: int = 0) -> dict[str, Tensor]:
+def draws(pair: Finished, data: Any, num_samples: int = 100, seed: int = 0) -> dict[str, Tensor]:
     """Draw from q(z|x) of every datapoint: latent site to ``[num_samples, N, *event]``."""
+    pair = checked(pair)
     rows = as_rows(data, _device(pair))
     with RandomState(seed, _device(pair)), pair.evaluation():
         parts = [pair.sample_guide(part, num_samples) for part in chunks(rows, max(1, _ROWS // num_samples))]
         return {name: torch.cat([part[name] for part in parts], 1) for name in parts[0]}
 
 
-def reconstruct(pair: Pair, data: Any, seed: int = 0) -> Tensor:
+def reconstruct(pair: Finished, data: Any, seed: int = 0) -> Tensor:
     """The mean of p(x|z) at one draw z ~ q(z|x) a datapoint, ``[N, P]``."""
+    pair = checked(pair)
     rows = as_rows(data, _device(pair))
     with RandomState(seed, _device(pair)), pair.evaluation():
         return torch.cat([_means(pair, pair.sample_guide(part), part) for part in chunks(rows, _ROWS)])
 
 
-def impute(pair: Pair, x: Tensor, num_rounds: int = 50, seed: int = 0) -> Tensor:
+def impute(pair: Finished, x: Tensor, num_rounds: int = 50, seed: int = 0) -> Tensor:
     r"""Fill the NaN entries of ``x`` with draws whose limit is p(x_missing | x_observed) when the guide is exact.
 
     A model that masks what is missing (``missing=True``) has q(z | x_observed) and is asked once. For any other the
@@ -103,7 +109,7 @@ def impute(pair: Pair, x: Tensor, num_rounds: int = 50, seed: int = 0) -> Tensor
     then the missing entries from p(x|z).
 
     Args:
-        pair: A checked pair whose first argument is ``x``.
+        pair: A run, or a checked pair whose first argument is ``x``.
         x: Data ``[N, P]``, NaN where missing.
         num_rounds: Rounds of the chain.
         seed: Of the draws.
@@ -116,6 +122,7 @@ def impute(pair: Pair, x: Tensor, num_rounds: int = 50, seed: int = 0) -> Tensor
         Stochastic Backpropagation and Approximate Inference in Deep Generative Models (Rezende, Mohamed & Wierstra,
         2014), sec. 6.2 and appendix F, https://arxiv.org/abs/1401.4082
     """
+    pair = checked(pair)
     with RandomState(seed, x.device), pair.evaluation():
         return _filled(pair, x, num_rounds)[0]
 
@@ -133,11 +140,11 @@ class Imputation(NamedTuple):
     spread: Tensor
 
 
-def imputations(pair: Pair, x: Tensor, num_draws: int = 100, num_rounds: int = 50, seed: int = 0) -> Imputation:
+def imputations(pair: Finished, x: Tensor, num_draws: int = 100, num_rounds: int = 50, seed: int = 0) -> Imputation:
     """Fill the NaN entries of ``x`` many times over: independent chains of :func:`impute`, summed up.
 
     Args:
-        pair: A checked pair whose first argument is ``x``.
+        pair: A run, or a checked pair whose first argument is ``x``.
         x: Data ``[N, P]``, NaN where missing.
         num_draws: Draws of the missing entries.
         num_rounds: Rounds of each chain.
@@ -146,6 +153,7 @@ def imputations(pair: Pair, x: Tensor, num_draws: int = 100, num_rounds: int = 5
     Raises:
         ValueError: Everything is missing, or fewer than two draws are asked for, which have no spread.
     """
+    pair = checked(pair)
     if num_draws < 2:
         raise ValueError(f"num_draws={num_draws} must be at least 2, or there is no spread.")
     drawn: list[Tensor] = []
@@ -199,11 +207,11 @@ def _drawn(pair: Pair, x: Tensor) -> tuple[Tensor, Tensor]:
     return shown.sample()[0].to(x.dtype), shown.mean[0].to(x.dtype)
 
 
-def interpolate(pair: Pair, start: Tensor, end: Tensor, num_steps: int = 10, seed: int = 0) -> Tensor:
+def interpolate(pair: Finished, start: Tensor, end: Tensor, num_steps: int = 10, seed: int = 0) -> Tensor:
     """Means of p(x|z) along the straight line between two datapoints' posterior means.
 
     Args:
-        pair: A checked pair.
+        pair: A run, or a checked pair.
         start: One datapoint ``[P]``.
         end: Another, ``[P]``.
         num_steps: Points on the line, both ends counted.
@@ -212,16 +220,17 @@ def interpolate(pair: Pair, start: Tensor, end: Tensor, num_steps: int = 10, see
     Returns:
         Means ``[num_steps, P]``.
     """
+    pair = checked(pair)
     ends = infer(pair, torch.stack([start, end]), num_samples=500, seed=seed)
     share = torch.linspace(0.0, 1.0, num_steps, device=ends.device).unsqueeze(-1)
     return _decode_free(pair, torch.lerp(ends[0], ends[1], share))
 
 
-def traverse(pair: Pair, x: Tensor, values: Tensor, seed: int = 0) -> Tensor:
+def traverse(pair: Finished, x: Tensor, values: Tensor, seed: int = 0) -> Tensor:
     """Means of p(x|z) as one latent dimension after the other is set to each of ``values``.
 
     Args:
-        pair: A checked pair.
+        pair: A run, or a checked pair.
         x: The datapoint ``[P]`` whose posterior mean is where all other dimensions stay.
         values: Values of the moving dimension ``[V]``, in unconstrained coordinates.
         seed: Of the draws that estimate the posterior mean.
@@ -229,6 +238,7 @@ def traverse(pair: Pair, x: Tensor, values: Tensor, seed: int = 0) -> Tensor:
     Returns:
         Means ``[D, V, P]``.
     """
+    pair = checked(pair)
     centre = infer(pair, x.unsqueeze(0), num_samples=500, seed=seed)[0]
     dim = len(centre)
     moved = centre.expand(dim, len(values), dim).clone()

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..arviz_compat import inference_data
 from ..pairs.data import as_rows
+from ..pairs.finished import Finished, checked
 from ..pairs.pair import Pair
 from ..pairs.sites import Data, as_data
 from ..pairs.unconstrained import flatten, log_density, unflatten
@@ -20,11 +21,11 @@ from .hmc import sample
 __all__ = ["guide_draws", "hmc_draws"]
 
 
-def guide_draws(pair: Pair, data: Any, *, num_samples: int = 500, num_predictive: int = 100, seed: int = 0) -> Any:
+def guide_draws(pair: Finished, data: Any, *, num_samples: int = 500, num_predictive: int = 100, seed: int = 0) -> Any:
     """Draws of the guide with their log-densities.
 
     Args:
-        pair: A checked pair with a guide.
+        pair: A run, or a checked pair with a guide.
         data: The datapoints; keep them few, every draw of every one is kept.
         num_samples: Draws a datapoint.
         num_predictive: Draws of a chain that are followed by one of the data, x_rep ~ p(x|z), and by as many from the
@@ -36,6 +37,7 @@ def guide_draws(pair: Pair, data: Any, *, num_samples: int = 500, num_predictive
         ``sample_stats`` (``lp`` and, of a guide with a density, ``log_q``, ``log_weight``), ``posterior_predictive``,
         ``prior_predictive`` and ``observed_data``.
     """
+    pair = checked(pair)
     rows = _rows(pair, data)
     with RandomState(seed, rows[0].device), pair.evaluation():
         z, log_lik, stats = _drawn(pair, rows, num_samples)
@@ -46,7 +48,7 @@ def guide_draws(pair: Pair, data: Any, *, num_samples: int = 500, num_predictive
 
 
 def hmc_draws(
-    pair: Pair,
+    pair: Finished,
     data: Any,
     *,
     num_chains: int = 4,
@@ -62,7 +64,7 @@ def hmc_draws(
     ``az.summary`` of the result carries r-hat and the effective sample size of every latent of every datapoint.
 
     Args:
-        pair: A checked pair; a guide is not needed, but where there is one the chains start at its draws.
+        pair: A run, or a checked pair; a guide is not needed, but where there is one the chains start at its draws.
         data: The datapoints.
         num_chains: Chains a datapoint.
         num_samples: Draws kept a chain.
@@ -75,6 +77,7 @@ def hmc_draws(
     Returns:
         Groups as in :func:`guide_draws`; ``sample_stats`` holds ``lp`` and ``acceptance_rate``.
     """
+    pair = checked(pair)
     rows = _rows(pair, data)
     with RandomState(seed, rows[0].device), pair.evaluation():
         start = pair.sample_prior(rows, num_chains) if pair.guide is None else pair.sample_guide(rows, num_chains)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..arviz_compat import convergence
 from ..pairs.data import as_rows
-from ..pairs.pair import Pair
+from ..pairs.finished import Finished, checked
 from ..pairs.sites import Data, as_data
 from ..pairs.unconstrained import flatten, log_density
 from ..random_state import RandomState
@@ -90,12 +90,12 @@ class GuideVersusHMC:
 
 
 def guide_versus_hmc(
-    pair: Pair, data: Any, *, num_draws: int = 400, num_chains: int = 4, warmup: int = 200, seed: int = 0
+    pair: Finished, data: Any, *, num_draws: int = 400, num_chains: int = 4, warmup: int = 200, seed: int = 0
 ) -> GuideVersusHMC:
     """Draw a few datapoints' posteriors from the guide and by HMC.
 
     Args:
-        pair: A checked pair with a guide.
+        pair: A run, or a checked pair with a guide.
         data: The datapoints; ten are many.
         num_draws: Draws of each posterior.
         num_chains: Chains a datapoint; they share the draws.
@@ -106,6 +106,7 @@ def guide_versus_hmc(
         Auto-Encoding Variational Bayes (Kingma & Welling, 2013), appendix D for HMC over z,
         https://arxiv.org/abs/1312.6114
     """
+    pair = checked(pair)
     device = pair.example[0].device
     rows = as_rows(data, device)
     part = as_data(rows[torch.arange(len(rows), device=device)])
