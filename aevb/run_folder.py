@@ -160,6 +160,11 @@ class RunFolder(Folder):
             draws.to_netcdf(str(unfinished))
 
     @property
+    def samples(self) -> Path:
+        """The place of draws from the model, unless another is named."""
+        return self.file("samples.npz")
+
+    @property
     def uses(self) -> Folder:
         """List the uses that a run was put to."""
         return Folder(self.file("uses"))

@@ -118,6 +118,24 @@ def test_one_module_touches_the_handlers():
     assert touching == {"inference/pairs/handlers.py"}
 
 
+def test_commands_do_not_import_commands():
+    verbs = {path.stem for path in (ROOT / "aevb" / "commands").glob("*_command.py")}
+    assert len(verbs) >= 10
+    for path in (ROOT / "aevb").rglob("*.py"):
+        assert not {name.rpartition(".")[2] for name in _imports(path)} & verbs, path
+
+
+def test_two_modules_name_the_files_of_a_run_folder():
+    names = {"config.json", "history.csv", "model.safetensors", "evidence.json", "doctor.json", "verdict.json"}
+    names |= {"verdict.csv", "posterior.nc", "report.html", "table.csv", "samples.npz", "uses"}
+    naming = {
+        str(path.relative_to(ROOT))
+        for path in FILES + FACE
+        if names & {node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant)}
+    }
+    assert naming == {"aevb/run_folder.py", "inference/training/run_files.py"}
+
+
 def test_nothing_imports_the_bare_rooms():
     for folder in ("aevb", "tests", "benchmarks"):
         for path in (ROOT / folder).glob("**/*.py"):

@@ -30,10 +30,10 @@ def run(args: Namespace) -> int:
     from aevb import figures
     from aevb.inference import load
     from aevb.inference.pairs.predictive import generate
-    from aevb.run_folder import Folder
+    from aevb.run_folder import Folder, RunFolder
 
     draws, means = generate(load(args.run).pair, args.count, seed=args.seed)
-    out = Path(args.run, "samples.npz") if args.out is None else Path(args.out)
+    out = RunFolder(args.run).samples if args.out is None else Path(args.out)
     folder, name = Folder(out.parent), out.stem
     print(f"written: {folder.write_arrays(f'{name}.npz', {'draws': draws, 'means': means})}")
     data = dataset_of(Path(args.run), args.data_dir)
