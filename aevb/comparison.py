@@ -31,6 +31,9 @@ class Plan:
     ``track`` names the estimator of the curve of log p(x), ``evidence`` the one of the table; ``train_points`` keeps
     only the first so many training rows (the paper's N = 1000). ``gradient_evaluations`` stands in place of a length:
     each objective then sees as many samples as its gradients allow.
+
+    Raises:
+        ValueError: Gradients are asked for beside another length, or fewer than one.
     """
 
     data: str
@@ -52,25 +55,25 @@ class Plan:
     command: Mapping[str, Any] = field(default_factory=dict)
     file_options: Mapping[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        if self.gradient_evaluations is not None and (self.training.lengths or self.gradient_evaluations < 1):
+            raise ValueError(
+                f"gradient_evaluations={self.gradient_evaluations:g} must be at least 1, and stand without "
+                f"{sorted(self.training.lengths)}."
+            )
+
     @property
     def name(self) -> str:
         """The run's subfolder."""
         return f"{self.objective}-{self.training.seed}"
 
     def training_of(self, objective: Any) -> "Training":
-        """Say how an objective is trained: gradients are samples, each so many times as the objective takes them.
-
-        Raises:
-            ValueError: They are asked for beside another length, or there are fewer than one.
-        """
+        """Say how an objective is trained: gradients are samples, each so many times as the objective takes them."""
         from aevb.inference.objectives import evaluations_per_visit
 
         gradients = self.gradient_evaluations
         if gradients is None:
             return self.training
-        if self.training.lengths or gradients < 1:
-            others = sorted(self.training.lengths)
-            raise ValueError(f"gradient_evaluations={gradients:g} must be at least 1, and stand without {others}.")
         return replace(self.training, samples_seen=max(1.0, gradients / evaluations_per_visit(objective)))
 
 

@@ -1,6 +1,5 @@
 """``aevb evidence RUN --method all``: a run's verdict, printed as it comes and kept in the run's folder."""
 
-import inspect
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -48,9 +47,6 @@ def judge(
         options: Of :func:`~aevb.inference.diagnostics.every_estimator.every_estimator`.
         seed: Of the draws.
         image_shape: Of a datapoint that is a picture.
-
-    Raises:
-        ValueError: An option is unknown.
     """
 
     def tell(name: str, found: Evidence | str) -> None:
@@ -61,9 +57,6 @@ def judge(
         add_records(folder, [found.record(split)])
 
     pair = run.pair
-    known = [name for name in inspect.signature(every_estimator).parameters if name != "pair"]
-    if unknown := sorted(options.keys() - known):
-        raise ValueError(f"--method-args.{unknown[0]}: for all methods at once only {', '.join(known)} can be set.")
     said = verdict(pair, points, every_estimator(pair, **options), tell=tell, seed=seed)
     print("\n".join(["", *said.sentences]))
     folder.write_verdict(said.sentences, said.table)

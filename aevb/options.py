@@ -51,7 +51,7 @@ def describe(flag: str, name: str) -> str:
     Raises:
         UnknownNameError: No block of that name is known.
     """
-    return "\n".join(dict.fromkeys(_page(flag, registry.find(kind, name), GIVEN[kind]) for kind in FLAGS[flag]))
+    return "\n".join(dict.fromkeys(_page(flag, _block(kind, name), GIVEN[kind]) for kind in FLAGS[flag]))
 
 
 def typed(flag: str, name: str, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -70,7 +70,7 @@ def typed(flag: str, name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """
     see, read = f"{_SEE[flag]} {name}", dict[str, Any]()
     for kind in FLAGS[flag]:
-        block = registry.find(kind, name)
+        block = _block(kind, name)
         for option, value in options.items():
             hints = _plain_options(block)
             if option not in hints:
@@ -78,6 +78,15 @@ def typed(flag: str, name: str, options: Mapping[str, Any]) -> dict[str, Any]:
                 raise ValueError(f"--{flag}-args.{option}: {name} has no option {option}; it has {own}. {see}")
             read[option] = _read(f"--{flag}-args.{option}", hints[option], value, see)
     return read
+
+
+def _block(kind: str, name: str) -> Any:
+    """A block by its name; every estimator at once, as a verdict asks them, has options of its own."""
+    if (kind, name) != ("evidence", "all"):
+        return registry.find(kind, name)
+    from aevb.inference.diagnostics.every_estimator import every_estimator
+
+    return every_estimator
 
 
 def _read(flag: str, hint: Any, value: Any, see: str) -> Any:

@@ -89,7 +89,8 @@ def compare_and_tell(args: Namespace) -> None:
         for objective in args.objectives
         for seed in range(args.seeds)
     ]
-    for kind, names in (("objectives", [*args.objectives, *own]), ("guides", own.values())):
+    tracked = [plan.track for plan in plans if plan.track]
+    for kind, names in (("objectives", [*args.objectives, *own]), ("guides", own.values()), ("evidence", tracked)):
         for name in names:  # a wrong name is told before anything is trained
             registry.find(kind, name)
     folder = ComparisonFolder(args.out)

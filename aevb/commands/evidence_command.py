@@ -2,7 +2,7 @@
 
 from jsonargparse import ArgumentParser, Namespace
 
-from aevb.commands.words import add_block, block_options, dataset_of, new_parser, options_of
+from aevb.commands.words import add_block, block_options, dataset_of, new_parser
 
 _POINTS_OF_ALL = 100
 HELP = "estimate the marginal likelihood of held-out data"
@@ -40,7 +40,7 @@ def run(args: Namespace) -> int:
 
     folder = RunFolder(args.run)
     everything = args.method == "all"
-    options = options_of(args.method_args) if everything else block_options(args, "method", args.method)
+    options = block_options(args, "method", args.method)
     options |= {} if args.samples is None else {"num_samples": args.samples}
     estimator = None if everything else build("evidence", args.method, {}, options)
     fitted = load(folder.path)

@@ -86,6 +86,8 @@ WRONG = [
     ("guide", "flow", {"num_transforms": [1]}, "--guide-args.num_transforms: expected int, got '[1]'"),
     ("objective", "avb", {"critic": {"class_path": "os.system"}}, "avb has no option critic"),
     ("method", "ais", {"num_chains": "few"}, "expected int, got 'few'. See: aevb evidence --method.help ais"),
+    ("method", "all", {"num_samples": "few"}, "--method-args.num_samples: expected int or null, got 'few'"),
+    ("method", "all", {"fish": 3}, "all has no option fish; it has num_samples, num_temperatures, num_chains"),
     ("prior", "laplac", {}, "unknown prior 'laplac'; known: standard-normal"),
 ]
 
@@ -128,6 +130,25 @@ def test_a_blocks_of_ones_own_is_read_by_its_types_or_as_it_is(monkeypatch):
 )
 def test_words_are_checked_before_anything_is_read(words, expected, capsys):
     assert expected in _error(capsys, "fit", "/nonexistent/x.npy", *words)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--track", "nope"], "unknown evidence 'nope'"),
+        (["--objectives", "sgvb", "nope"], "unknown objective 'nope'"),
+        (["--guides.sgvb", "nope"], "unknown guide 'nope'"),
+        (
+            ["--gradient-evaluations", "9", "--steps", "3"],
+            "gradient_evaluations=9 must be at least 1",
+        ),
+        (["--evidence-args.fish", "3"], "importance has no option fish"),
+        (["--precision", "half"], "precision='half' is unknown"),
+    ],
+    ids=lambda part: str(part)[:30],
+)
+def test_a_comparison_is_checked_before_anything_is_read(words, expected, capsys):
+    assert expected in _error(capsys, "compare", "/nonexistent/x.npy", *words, "--out", "unused")
 
 
 def test_a_wrong_name_in_a_file_of_options_is_named(tmp_path, capsys):
