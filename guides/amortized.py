@@ -8,12 +8,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ..models.announced import Announced
+
 __all__ = ["AmortizedGuide", "bounded_exp", "linear_head", "through"]
 
 _LOG_BOUND = 15.0
 
 
-class AmortizedGuide(nn.Module, ABC):
+class AmortizedGuide(Announced, ABC):
     r"""Base of the guides that name a posterior family: write `posterior`, and it is a program.
 
     The program samples the site "z" from `posterior(x)` inside the plate "data" at dim -1.

@@ -4,13 +4,14 @@ import pyro
 import pyro.distributions as dist
 from torch import Tensor, nn
 
+from ..models.announced import Announced
 from ..models.networks.labels import append_labels
 from .amortized import bounded_exp, linear_head, through
 
 __all__ = ["ConditionalNormal"]
 
 
-class ConditionalNormal(nn.Module):
+class ConditionalNormal(Announced):
     r"""The diagonal normal given a class label, q(z|x, y) = N(mu(x, y), diag s(x, y)^2).
 
     The encoder sees x and the label's one-hot vector side by side: its input has P + C columns. A

@@ -6,13 +6,14 @@ import pyro
 import pyro.distributions as dist
 from torch import Tensor, nn
 
+from ..models.announced import Announced
 from ..models.networks import MLP
 from .amortized import bounded_exp, linear_head, through
 
 __all__ = ["Hierarchical"]
 
 
-class Hierarchical(nn.Module):
+class Hierarchical(Announced):
     r"""Two diagonal normals, bottom up, q(z1, z2|x) = q(z1|x) q(z2|z1).
 
     Sites "z1" and "z2", of the model `HierarchicalModel`.

@@ -8,12 +8,13 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
+from ..models.announced import Announced
 from .amortized import bounded_exp
 
 __all__ = ["MeanField"]
 
 
-class MeanField(nn.Module):
+class MeanField(Announced):
     r"""A table of normals, one a training point, q(z_n) = N(mu_n, diag s_n^2): classical VB.
 
     The data are pairs `(x, index)` with `index = torch.arange(N)`, so that a minibatch knows which

@@ -8,13 +8,14 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
+from .announced import Announced
 from .latent_variable_model import conditional_on
 from .networks.labels import append_labels, class_logits
 
 __all__ = ["ConditionalModel"]
 
 
-class ConditionalModel(nn.Module):
+class ConditionalModel(Announced):
     r"""The latent-variable model given a class label, p(x, z | y) = p(z|y) p(x|z, y).
 
     The decoder sees the latent and the label's one-hot vector side by side. Of a missing label, -1,

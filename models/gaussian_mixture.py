@@ -11,10 +11,12 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
+from .announced import Announced
+
 __all__ = ["GaussianMixture"]
 
 
-class GaussianMixture(nn.Module):
+class GaussianMixture(Announced):
     r"""A mixture of Gaussians with diagonal covariances, whose discrete latent is enumerated.
 
     Sites: the component "z", marked for parallel enumeration, and the observed "x", in the plate

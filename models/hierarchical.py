@@ -9,6 +9,7 @@ import pyro
 import pyro.distributions as dist
 from torch import Tensor, nn
 
+from .announced import Announced
 from .latent_variable_model import conditional_on
 from .networks import MLP
 
@@ -17,7 +18,7 @@ __all__ = ["HierarchicalModel"]
 _LOG_BOUND = 15.0
 
 
-class HierarchicalModel(nn.Module):
+class HierarchicalModel(Announced):
     r"""Two stochastic layers, p(x, z1, z2) = p(z2) p(z1|z2) p(x|z1).
 
     Sites: "z2", "z1" and the observed "x", in the plate "data" at dim -1.

@@ -10,10 +10,12 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
+from .announced import Announced
+
 __all__ = ["LatentVariableModel"]
 
 
-class LatentVariableModel(nn.Module):
+class LatentVariableModel(Announced):
     r"""A prior, a decoder and a likelihood composed into one Pyro program.
 
     Sites: the latent "z" and the observed "x", both inside the plate "data" at dim -1. Any further

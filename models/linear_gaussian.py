@@ -12,10 +12,12 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
+from .announced import Announced
+
 __all__ = ["LinearGaussian"]
 
 
-class LinearGaussian(nn.Module):
+class LinearGaussian(Announced):
     r"""A linear-Gaussian model with its exact evidence, posterior and E-step; what kind of noise, a child class says.
 
     The parameters are `weight` (W, `[P, D]`), `mean` (mu, `[P]`) and `log_scale` (log of the noise's standard

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextvars import ContextVar
 from typing import Any
 
 import pyro
@@ -15,14 +16,19 @@ from torch.distributions import Distribution, constraints
 
 from .sites import Data, Sites
 
-__all__ = ["Change", "Changing", "Detaching", "Dreaming", "Parameters", "conditioned", "trace_sites"]
+__all__ = ["Change", "Changing", "Detaching", "Dreaming", "Parameters", "conditioned", "trace_sites", "watched"]
 
 Change = Callable[[str, Distribution], Distribution]
 _SAMPLE_PLATE = "_aevb_samples"
+_own_run: ContextVar[bool] = ContextVar("_own_run", default=False)
 
 
 class Parameters(Messenger):
-    """Answers every ``pyro.param`` by ``answer(name, initial value, constraint)`` instead of the global store."""
+    """Answers every ``pyro.param`` by ``answer(name, initial value, constraint)`` instead of the global store.
+
+    The answer is a value that knows its parameter, ``value.unconstrained()``, as values from Pyro's store do: by it SVI
+    finds what to train, and an automatic guide what it has made.
+    """
 
     def __init__(self, answer: Callable[[str, Any, constraints.Constraint], Tensor]) -> None:
         super().__init__()
@@ -72,14 +78,23 @@ def conditioned(program: Callable[..., Any], values: dict[str, Tensor]) -> Calla
     return fixed
 
 
+def watched() -> bool:
+    """Tell whether a program runs by itself or for somebody else: not for this package, which knows its parameters."""
+    return not _own_run.get()
+
+
 def trace_sites(program: Callable[..., Any], data: Data, num_samples: int | None, max_plate_nesting: int) -> Sites:
     """Run a program and return its sample sites by name; ``None`` runs it without a sample plate."""
-    with poutine.trace() as recorder:
-        if num_samples is None:
-            program(*data)
-        else:
-            with pyro.plate(_SAMPLE_PLATE, num_samples, dim=-1 - max_plate_nesting):
+    token = _own_run.set(True)
+    try:
+        with poutine.trace() as recorder:
+            if num_samples is None:
                 program(*data)
+            else:
+                with pyro.plate(_SAMPLE_PLATE, num_samples, dim=-1 - max_plate_nesting):
+                    program(*data)
+    finally:
+        _own_run.reset(token)
     return {
         name: site
         for name, site in recorder.trace.nodes.items()

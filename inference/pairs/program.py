@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import constraints, transform_to
 
-from .handlers import Parameters
+from .handlers import Parameters, watched
 from .sites import ContractError
 
 __all__ = ["Program", "as_program"]
@@ -43,16 +44,20 @@ class Program(nn.Module):
         # in it is adopted, so nothing outlives the call and no other program's parameter is met by name.
         with pyro.get_param_store().scope() as store, self._adopting(), Parameters(self.parameter):
             result = self.fn(*data)
+            if watched():
+                self._announce()
         self._adopt_left_behind(store)
         return result
 
     def parameter(self, name: str, init: Any, constraint: constraints.Constraint) -> Tensor:
         """Return the (constrained) value of the parameter ``name``, adopting it when it is new."""
+        if hasattr(init, "unconstrained"):
+            return init
         if isinstance(init, Tensor) and any(init is known for known in self.parameters()):
-            return init  # pyro.module hands its parameters through, or what stands in for them
+            return _traceable(init, init) if watched() else init  # a module hands its own through
         if isinstance(init, nn.Parameter):
             self._adopt(name, init)
-            return init
+            return _traceable(init, init) if watched() else init
         if name not in self._keys and not self._borrow(name):
             if init is None:
                 raise ContractError(
@@ -65,7 +70,7 @@ class Program(nn.Module):
             self._adopt(name, nn.Parameter(free))
             self._constraints[name] = constraint
         free = getattr(self, self._keys[name])
-        return transform_to(self._constraints[name])(free)
+        return _traceable(transform_to(self._constraints[name])(free), free)
 
     def share_parameters_with(self, peer: Program) -> None:
         """Share from now on the ``pyro.param`` names of a pair's other program, as Pyro's one store does."""
@@ -100,6 +105,12 @@ class Program(nn.Module):
                 return True
         return False
 
+    def _announce(self) -> None:
+        """State every parameter to whoever runs this program: SVI trains what it hears of."""
+        for key, value in self.named_parameters():
+            if value.requires_grad:
+                pyro.param(key, _traceable(value, value))
+
     def _adopt_left_behind(self, store: Any) -> None:
         if not store["params"]:
             return
@@ -122,6 +133,8 @@ class Program(nn.Module):
         announce = pyro.module
 
         def overhear(name: str, nn_module: nn.Module, *args: Any, **kwargs: Any) -> nn.Module:
+            if any(nn_module is module for module in self.modules()):
+                return nn_module  # its parameters are this program's already
             key = name.replace(".", "/")
             if key not in self._modules:
                 self.add_module(key, nn_module)
@@ -142,6 +155,13 @@ def as_program(fn: Callable[..., Any]) -> Program:
     """Make a callable a program."""
     # The programs of a run are taken as they are: their parameters are already their own.
     return fn if isinstance(fn, Program) else Program(fn)
+
+
+def _traceable(value: Tensor, free: nn.Parameter | Tensor) -> Tensor:
+    """The value with a way back to its parameter; a parameter itself stays without, or it could not be pickled."""
+    seen = value.view_as(value) if value is free else value
+    seen.unconstrained = weakref.ref(free)  # type: ignore[attr-defined]
+    return seen
 
 
 def _module_value(program: nn.Module, key: str, value: Tensor) -> tuple[str, Tensor]:

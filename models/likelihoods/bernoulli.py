@@ -1,8 +1,10 @@
 r"""Bernoulli pixels: log p(x|z) = sum_i x_i log y_i + (1 - x_i) log(1 - y_i), y = sigmoid(h)."""
 
 import pyro.distributions as dist
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributions import constraints
+
+from ..announced import Announced
 
 __all__ = ["Bernoulli", "UnitIntervalBernoulli"]
 
@@ -17,7 +19,7 @@ class UnitIntervalBernoulli(dist.Bernoulli):
     support = constraints.unit_interval
 
 
-class Bernoulli(nn.Module):
+class Bernoulli(Announced):
     r"""Bernoulli pixels, binary or grey in [0, 1], from logits.
 
     .. math:: \log p(x|z) = \sum_i x_i \log y_i + (1 - x_i) \log(1 - y_i), \qquad y = \sigma(h)

@@ -1,8 +1,9 @@
 r"""Beta pixels: log p(x|z) = sum_i (a_i - 1) log x_i + (b_i - 1) log(1 - x_i) - log B(a_i, b_i)."""
 
 import pyro.distributions as dist
-from torch import Tensor, nn
+from torch import Tensor
 
+from ..announced import Announced
 from .constraints import open_unit_interval
 from .layout import split_parameters
 from .positive import check_floor, positive
@@ -16,7 +17,7 @@ class OpenBeta(dist.Beta):
     support = open_unit_interval
 
 
-class Beta(nn.Module):
+class Beta(Announced):
     r"""Grey pixels in (0, 1), the ends excluded, under a beta law.
 
     .. math:: \log p(x|z) = \sum_i (a_i - 1) \log x_i + (b_i - 1) \log(1 - x_i) - \log B(a_i, b_i)

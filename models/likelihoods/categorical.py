@@ -2,8 +2,9 @@ r"""Integer codes: log p(x|z) = sum_i log softmax(h_i)[x_i], x_i in {0, ..., C -
 
 import pyro.distributions as dist
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from ..announced import Announced
 from .layout import split_parameters
 
 __all__ = ["Categorical", "IntegerCategorical"]
@@ -31,7 +32,7 @@ class IntegerCategorical(dist.Categorical):
         return torch.arange(logits.shape[-1], dtype=logits.dtype, device=logits.device)
 
 
-class Categorical(nn.Module):
+class Categorical(Announced):
     r"""Data coded by integers 0, ..., C - 1, each dimension with its own probabilities.
 
     .. math:: \log p(x|z) = \sum_i \log \frac{e^{h_{x_i, i}}}{\sum_c e^{h_{c, i}}}

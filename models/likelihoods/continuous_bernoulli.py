@@ -2,7 +2,9 @@ r"""Grey pixels in [0, 1]: log p(x|z) = sum_i h_i x_i - A(h_i), A(h) = log((exp(
 
 import pyro.distributions as dist
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+
+from ..announced import Announced
 
 __all__ = ["ContinuousBernoulli", "LogitContinuousBernoulli"]
 
@@ -85,7 +87,7 @@ class LogitContinuousBernoulli(dist.ContinuousBernoulli):
         return near_zero, small, size
 
 
-class ContinuousBernoulli(nn.Module):
+class ContinuousBernoulli(Announced):
     r"""Grey pixels in [0, 1] under the cross entropy, normalised to a density.
 
     .. math:: \log p(x|z) = \sum_i h_i x_i - \log\frac{e^{h_i} - 1}{h_i}

@@ -4,11 +4,12 @@ from typing import Any
 
 import pyro.distributions as dist
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributions import constraints
 from torch.distributions.utils import broadcast_all
 from torch.nn.functional import logsigmoid
 
+from ..announced import Announced
 from .constraints import Grid
 from .layout import split_parameters
 from .positive import check_floor, positive
@@ -102,7 +103,7 @@ def check_levels(owner: str, levels: int) -> None:
         raise ValueError(f"{owner}: expected levels >= 2, got {levels}.")
 
 
-class DiscretizedLogistic(nn.Module):
+class DiscretizedLogistic(Announced):
     r"""Grey levels as a logistic law rounded to the grid of the pixels.
 
     .. math:: p(x|z) = \prod_i \sigma\Bigl(\frac{x_i + w - m_i}{s_i}\Bigr)

@@ -2,8 +2,9 @@ r"""8-bit pixels, several modes each: p(x|z) = prod_i sum_c w_ic DiscretizedLogi
 
 import pyro.distributions as dist
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from ..announced import Announced
 from .discretized_logistic import LogisticOnGrid, check_levels
 from .layout import split_parameters
 from .positive import check_floor, positive
@@ -11,7 +12,7 @@ from .positive import check_floor, positive
 __all__ = ["DiscretizedLogisticMixture"]
 
 
-class DiscretizedLogisticMixture(nn.Module):
+class DiscretizedLogisticMixture(Announced):
     r"""Grey levels under a mixture of rounded logistic laws, one mixture a pixel.
 
     .. math:: p(x|z) = \prod_i \sum_c w_{ic} \Bigl[\sigma\Bigl(\frac{x_i + w - m_{ic}}{s_{ic}}\Bigr)

@@ -1,9 +1,10 @@
 r"""Gamma data: log p(x|z) = sum_i a_i log b_i - log Gamma(a_i) + (a_i - 1) log x_i - b_i x_i, x > 0."""
 
 import pyro.distributions as dist
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributions import constraints
 
+from ..announced import Announced
 from .layout import split_parameters
 from .positive import check_floor, positive
 
@@ -16,7 +17,7 @@ class PositiveGamma(dist.Gamma):
     support = constraints.positive  # type: ignore[assignment]
 
 
-class Gamma(nn.Module):
+class Gamma(Announced):
     r"""Positive data under a gamma law, with shape and rate from the decoder.
 
     .. math:: \log p(x|z) = \sum_i a_i \log b_i - \log\Gamma(a_i) + (a_i - 1) \log x_i - b_i x_i

@@ -3,15 +3,16 @@ r"""Laplace pixels: log p(x|z) = sum_i -log 2 b_i - |x_i - m_i| / b_i, the absol
 from typing import Literal
 
 import pyro.distributions as dist
-from torch import Tensor, nn
+from torch import Tensor
 
+from ..announced import Announced
 from .layout import split_parameters
 from .location_scale import Scale, check_location_scale, link_mean
 
 __all__ = ["Laplace"]
 
 
-class Laplace(nn.Module):
+class Laplace(Announced):
     r"""Laplace pixels, whose log-density is the absolute error, with a fixed, learned or per-pixel scale.
 
     .. math:: \log p(x|z) = \sum_i -\log 2 b_i - |x_i - m_i| / b_i

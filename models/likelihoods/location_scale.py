@@ -5,6 +5,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from ..announced import Announced
 from .positive import check_floor, positive, softplus_inverse
 
 __all__ = ["Scale", "check_location_scale", "link_mean"]
@@ -29,7 +30,7 @@ def check_location_scale(owner: str, scale: float | str, mean: str, min_scale: f
     check_floor(owner, "min_scale", min_scale)
 
 
-class Scale(nn.Module):
+class Scale(Announced):
     r"""A scale that is a given number, one learned number, or the softplus of a decoder output.
 
     .. math:: s = \text{scale} \quad\text{or}\quad s = \text{min\_scale} + \log(1 + e^{r})

@@ -3,15 +3,16 @@ r"""Log-normal data: log p(x|z) = sum_i log N(log x_i | m_i, s_i^2) - log x_i, x
 from typing import Literal
 
 import pyro.distributions as dist
-from torch import Tensor, nn
+from torch import Tensor
 
+from ..announced import Announced
 from .layout import split_parameters
 from .location_scale import Scale, check_location_scale
 
 __all__ = ["LogNormal"]
 
 
-class LogNormal(nn.Module):
+class LogNormal(Announced):
     r"""Positive data whose logarithm is Gaussian, with a fixed, learned or per-pixel scale.
 
     .. math:: \log p(x|z) = \sum_i -\log x_i - \tfrac12 \log 2\pi s_i^2 - (\log x_i - m_i)^2 / 2 s_i^2

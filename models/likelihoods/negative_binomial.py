@@ -1,8 +1,9 @@
 r"""Over-dispersed counts: x ~ NB(mean mu, total count t), with variance mu + mu^2 / t."""
 
 import pyro.distributions as dist
-from torch import Tensor, nn
+from torch import Tensor
 
+from ..announced import Announced
 from .layout import split_parameters
 from .positive import check_floor, positive
 
@@ -19,7 +20,7 @@ def negative_binomial(mean: Tensor, total_count: Tensor) -> dist.NegativeBinomia
     return dist.NegativeBinomial(total_count, logits=mean.log() - total_count.log())
 
 
-class NegativeBinomial(nn.Module):
+class NegativeBinomial(Announced):
     r"""Counts 0, 1, 2, ... with more variance than Poisson's.
 
     .. math:: \log p(x|z) = \sum_i \log\frac{\Gamma(x_i + t_i)}{x_i!\,\Gamma(t_i)}

@@ -7,6 +7,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
+from ..announced import Announced
 from .layout import split_parameters
 from .location_scale import check_location_scale, link_mean
 
@@ -43,7 +44,7 @@ class LogScaleNormal(dist.Normal):
         return -0.5 * standardised.square() - (self.log_scale + 0.5 * math.log(2 * math.pi))
 
 
-class Normal(nn.Module):
+class Normal(Announced):
     r"""Gaussian pixels with a fixed, a learned, or a per-pixel standard deviation.
 
     .. math:: \log p(x|z) = \sum_i -\tfrac12 \log 2\pi s_i^2 - (x_i - \mu_i)^2 / 2 s_i^2

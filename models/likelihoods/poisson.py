@@ -1,14 +1,15 @@
 r"""Poisson counts: log p(x|z) = sum_i x_i log r_i - r_i - log x_i!"""
 
 import pyro.distributions as dist
-from torch import Tensor, nn
+from torch import Tensor
 
+from ..announced import Announced
 from .positive import check_floor, positive
 
 __all__ = ["Poisson"]
 
 
-class Poisson(nn.Module):
+class Poisson(Announced):
     r"""Counts 0, 1, 2, ... under a Poisson law.
 
     .. math:: \log p(x|z) = \sum_i x_i \log r_i - r_i - \log x_i!

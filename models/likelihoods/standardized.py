@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import AffineTransform, constraints
 
+from ..announced import Announced
+
 __all__ = ["Rescaled", "Standardized"]
 
 
@@ -44,7 +46,7 @@ class Rescaled(dist.TransformedDistribution):
         return self.unit.square() * self.base_dist.variance
 
 
-class Standardized(nn.Module):
+class Standardized(Announced):
     r"""A likelihood whose decoder works in standard units, while data and densities stay in the data's own.
 
     .. math:: \log p(x|z) = \sum_i \log p_y\bigl((x_i - m_i) / s_i \,\big|\, z\bigr) - \log s_i

@@ -3,15 +3,16 @@ r"""Student-t pixels: log p(x|z) = sum_i c(nu) - log s_i - (nu + 1)/2 log(1 + ((
 from typing import Literal
 
 import pyro.distributions as dist
-from torch import Tensor, nn
+from torch import Tensor
 
+from ..announced import Announced
 from .layout import split_parameters
 from .location_scale import Scale, check_location_scale, link_mean
 
 __all__ = ["StudentT"]
 
 
-class StudentT(nn.Module):
+class StudentT(Announced):
     r"""Student-t pixels, whose heavy tails make the fit robust to outliers.
 
     .. math:: \log p(x|z) = \sum_i \log\frac{\Gamma(\frac{\nu+1}{2})}{\Gamma(\frac\nu2)\sqrt{\nu\pi}s_i}

@@ -1,8 +1,9 @@
 r"""Over-dispersed counts with extra zeros: p(x|z) = prod_i g_i 1[x_i = 0] + (1 - g_i) NB(x_i)."""
 
 import pyro.distributions as dist
-from torch import Tensor, nn
+from torch import Tensor
 
+from ..announced import Announced
 from .layout import split_parameters
 from .negative_binomial import negative_binomial
 from .positive import check_floor, positive
@@ -11,7 +12,7 @@ from .zero_inflated import ZeroInflated
 __all__ = ["ZeroInflatedNegativeBinomial"]
 
 
-class ZeroInflatedNegativeBinomial(nn.Module):
+class ZeroInflatedNegativeBinomial(Announced):
     r"""Counts 0, 1, 2, ... under a negative binomial law with extra zeros.
 
     .. math:: p(x|z) = \prod_i g_i 1[x_i = 0] + (1 - g_i) \mathrm{NB}(x_i | \mu_i, t_i)

@@ -1,8 +1,9 @@
 r"""Poisson counts with extra zeros: p(x|z) = prod_i g_i 1[x_i = 0] + (1 - g_i) Poisson(x_i | r_i)."""
 
 import pyro.distributions as dist
-from torch import Tensor, nn
+from torch import Tensor
 
+from ..announced import Announced
 from .layout import split_parameters
 from .positive import check_floor, positive
 from .zero_inflated import ZeroInflated
@@ -10,7 +11,7 @@ from .zero_inflated import ZeroInflated
 __all__ = ["ZeroInflatedPoisson"]
 
 
-class ZeroInflatedPoisson(nn.Module):
+class ZeroInflatedPoisson(Announced):
     r"""Counts 0, 1, 2, ... under a Poisson law with extra zeros.
 
     .. math:: p(x|z) = \prod_i g_i 1[x_i = 0] + (1 - g_i) r_i^{x_i} e^{-r_i} / x_i!

@@ -4,10 +4,12 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
+from ..announced import Announced
+
 __all__ = ["ClassConditional"]
 
 
-class ClassConditional(nn.Module):
+class ClassConditional(Announced):
     r"""One learned normal a class, p(z|y) = N(m_y, diag s_y^2), for the conditional model.
 
     A missing label, y = -1, has a row of its own, beside the classes.

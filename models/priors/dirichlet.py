@@ -2,12 +2,14 @@ r"""The symmetric Dirichlet prior on the simplex, p(z) proportional to prod_j z_
 
 import pyro.distributions as dist
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+
+from ..announced import Announced
 
 __all__ = ["Dirichlet"]
 
 
-class Dirichlet(nn.Module):
+class Dirichlet(Announced):
     r"""The symmetric Dirichlet distribution, p(z) proportional to prod_j z_j^{a - 1}.
 
     Args:

@@ -3,14 +3,14 @@ r"""A normalizing-flow prior, z = f(e), e ~ N(0, I)."""
 from collections.abc import Sequence
 
 import pyro.distributions as dist
-from torch import nn
 
+from ..announced import Announced
 from ..distributions import FlowDistribution, build_flow
 
 __all__ = ["Flow"]
 
 
-class Flow(nn.Module):
+class Flow(Announced):
     r"""A normalizing flow, p(z) = N(f^{-1}(z); 0, I) |det df^{-1}/dz|.
 
     Args:

@@ -2,12 +2,14 @@ r"""The Laplace prior, p(z) = prod_j exp(-|z_j| / b) / (2 b)."""
 
 import pyro.distributions as dist
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+
+from ..announced import Announced
 
 __all__ = ["Laplace"]
 
 
-class Laplace(nn.Module):
+class Laplace(Announced):
     r"""Independent Laplace coordinates, p(z) = prod_j exp(-|z_j| / b) / (2 b): sparse codes.
 
     Args:

@@ -4,10 +4,12 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
+from ..announced import Announced
+
 __all__ = ["LearnedNormal"]
 
 
-class LearnedNormal(nn.Module):
+class LearnedNormal(Announced):
     r"""The diagonal normal with learned mean m and scale s, p(z) = N(m, diag s^2).
 
     It starts at the standard normal.

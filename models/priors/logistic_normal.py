@@ -2,14 +2,15 @@ r"""The logistic-normal prior: a normal vector squashed onto the simplex by log-
 
 import pyro.distributions as dist
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from .. import distributions
+from ..announced import Announced
 
 __all__ = ["LogisticNormal"]
 
 
-class LogisticNormal(nn.Module):
+class LogisticNormal(Announced):
     r"""The logistic normal on the simplex, z = softmax([y, 0]), y ~ N(0, s^2 I) in R^{D-1}.
 
     y = 0 goes to the simplex's centre.

@@ -4,10 +4,12 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
+from ..announced import Announced
+
 __all__ = ["MixtureOfGaussians"]
 
 
-class MixtureOfGaussians(nn.Module):
+class MixtureOfGaussians(Announced):
     r"""A learned mixture of normals with diagonal covariances; the component is summed out.
 
     p(z) = sum_c pi_c N(z; m_c, diag s_c^2).

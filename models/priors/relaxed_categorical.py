@@ -2,14 +2,15 @@ r"""The relaxed one-hot (Concrete) prior: a categorical code melted into the sim
 
 import pyro.distributions as dist
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from ..announced import Announced
 from ..distributions import RelaxedOneHotCategorical
 
 __all__ = ["RelaxedCategorical"]
 
 
-class RelaxedCategorical(nn.Module):
+class RelaxedCategorical(Announced):
     r"""One relaxed one-hot variable of D classes with equal weights, at a fixed temperature.
 
     Args:

@@ -2,12 +2,14 @@
 
 import pyro.distributions as dist
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+
+from ..announced import Announced
 
 __all__ = ["StandardNormal"]
 
 
-class StandardNormal(nn.Module):
+class StandardNormal(Announced):
     r"""The centred isotropic normal, p(z) = N(0, I); no parameters.
 
     Args:

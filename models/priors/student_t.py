@@ -2,12 +2,14 @@ r"""Student's t prior: independent coordinates with heavy tails, p(z) = prod_j t
 
 import pyro.distributions as dist
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+
+from ..announced import Announced
 
 __all__ = ["StudentT"]
 
 
-class StudentT(nn.Module):
+class StudentT(Announced):
     r"""Independent Student's t coordinates, p(z) = prod_j t_nu(z_j): heavy tails.
 
     Args:

@@ -2,15 +2,16 @@ r"""The uniform prior on the unit hypersphere, p(z) = 1 / |S^{D-1}|."""
 
 import pyro.distributions as dist
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from .. import distributions
+from ..announced import Announced
 from ..distributions.sphere import require_sphere_dim
 
 __all__ = ["UniformSphere"]
 
 
-class UniformSphere(nn.Module):
+class UniformSphere(Announced):
     r"""The uniform distribution on the unit sphere S^{D-1} in R^D; no parameters.
 
     It goes with the guides on the sphere, which have a Kullback-Leibler divergence to it in closed

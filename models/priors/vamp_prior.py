@@ -9,12 +9,14 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
+from ..announced import Announced
+
 __all__ = ["VampPrior"]
 
 _MARGIN = 1e-3
 
 
-class VampPrior(nn.Module):
+class VampPrior(Announced):
     r"""The variational mixture of posteriors, p(z) = (1/C) sum_c q(z | u_c).
 
     The pseudo-inputs u_c are this prior's parameters. The posterior stays the guide's: its
