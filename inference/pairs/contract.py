@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from pyro.distributions import MaskedDistribution, Unit
+from pyro.infer.autoguide import AutoGuide
 from torch import Tensor
 from torch.distributions import constraints
 
@@ -36,6 +37,7 @@ def check_pair(pair: Densities, data: Data) -> Learned:
     """
     _check_data(data)
     _check_numbers(data)
+    _check_amortized(pair)
     model_sites = _trace(pair, pair.model, data, None, "model")
     guide_sites = {} if pair.guide is None else _trace(pair, pair.guide, data, None, "guide")
     _check_sites(model_sites, guide_sites, len(data[0]), has_guide=pair.guide is not None)
@@ -68,6 +70,16 @@ def _check_sites(model_sites: Sites, guide_sites: Sites, batch: int, has_guide: 
     for role, name, site in every:
         if site_has_density(site):
             _check_log_prob(role, name, site, batch)
+
+
+def _check_amortized(pair: Densities) -> None:
+    if pair.guide is not None and isinstance(pair.guide.fn, AutoGuide):
+        raise ContractError(
+            f"the guide is an {type(pair.guide.fn).__name__}, which keeps parameters for every single row that it was "
+            "first run on and has no q(z|x) of other rows. Take a guide that is a function of x (guides.Normal), or "
+            "guides.MeanField, which keeps a posterior per row number; under pyro.infer.SVI the automatic guide trains "
+            "this model as it is."
+        )
 
 
 def _observed_and_latent(model_sites: Sites) -> tuple[Sites, Sites]:

@@ -17,6 +17,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from pyro.infer.autoguide import AutoNormal
 from scipy.io import savemat
 from torch import nn
 
@@ -171,6 +172,9 @@ CONTRACT = {
         _checked(partial(_model, body=lambda z: (z[..., 0] + z[..., 1]).unsqueeze(-1).expand(*z.shape[:-1], 4))),
     ),
     "a batch norm": Case(_checked(_normed(False)), r"norm\(h.flatten\(0, -2\)\).view_as", _checked(_normed(True))),
+    "an automatic guide": Case(
+        _checked(_model, AutoNormal(_model)), r"guide that is a function of x \(guides.Normal\)", _checked(_model)
+    ),
     "no plate": Case(_checked(_no_plate, None), "outside a plate", _checked(_model, None)),
     "a plate elsewhere": Case(_checked(partial(_model, dim=-2), None), "at dim -1", _checked(partial(_model, dim=-1))),
     "a plate of the wrong size": Case(

@@ -7,7 +7,8 @@ import pyro.distributions as dist
 import pytest
 import torch
 from pyro import poutine
-from pyro.infer import Trace_ELBO
+from pyro.infer import SVI, Trace_ELBO
+from pyro.infer.autoguide import AutoDelta, AutoDiagonalNormal, AutoIAFNormal, AutoMultivariateNormal, AutoNormal
 
 from aevb import guides
 from aevb.inference import (
@@ -456,3 +457,22 @@ def test_an_argument_that_is_not_observed_may_be_looked_at():
     pair = Pair(model).check(data)
     assert pair.reads_data == ()
     assert pair.dream(data)[1]["x"].shape == (1, 5)
+
+
+@pytest.mark.parametrize("kind", [AutoNormal, AutoDiagonalNormal, AutoDelta, AutoMultivariateNormal, AutoIAFNormal])
+def test_an_automatic_guide_of_rows_is_refused_by_what_it_is(kind):
+    """It has no q(z|x) of rows that it was not built on; every mend that the message names works."""
+    with pytest.raises(ContractError, match=rf"the guide is an {kind.__name__}.*guides.Normal.*guides.MeanField.*SVI"):
+        Pair(_model, kind(_model)).check(X)
+
+
+def test_the_mends_of_an_automatic_guide():
+    assert Pair(_model, guides.Normal(2, networks.MLP(4, 8, hidden=[8]))).check(X).has_density
+    table = guides.MeanField(len(X), 2)
+    run = fit(lambda x, row: _model(x), table, (X, torch.arange(len(X))), epochs=2, progress=False)
+    assert run.pair.has_density
+    pyro.clear_param_store()
+    automatic = AutoNormal(_model)
+    SVI(_model, automatic, pyro.optim.Adam({"lr": 0.01}), Trace_ELBO()).step(X)
+    assert all(torch.isfinite(value).all() for value in automatic.parameters())
+    pyro.clear_param_store()
