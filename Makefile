@@ -6,17 +6,26 @@ BIN    := $(VENV)/bin
 PINS   ?=
 READY  := $(VENV)/.ready
 
-.PHONY: demo test prerelease bench notebooks clean
+.PHONY: demo test lint types suite prerelease bench notebooks clean
 
 demo: $(READY)
 	$(BIN)/aevb demo
 
-# Two processes of one thread each: threads that share a core wait for each other more than they compute.
+# Lints, types and tests at once: the former two have one process each.
 test: $(READY)
+	@$(MAKE) --no-print-directory -j 3 lint types suite
+
+lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+types: $(READY)
 	$(BIN)/mypy
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2
+
+# Two processes of one thread each: threads that share a core wait for each other more than they compute. Each takes
+# tests from the other where it has run out of its own.
+suite: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal
 
 # What takes too long for every change: all worlds compiled, and faults planted to see that a test sees each of them.
 prerelease: $(READY)

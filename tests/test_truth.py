@@ -42,7 +42,8 @@ def _shortfall(objective, latent_dim, steps, guided=True):
     start = likelihood(model)
     for lr in (1e-2, 1e-3):  # the second, smaller step averages the gradient's noise out
         adam = partial(torch.optim.Adam, lr=lr)
-        fit(model, guide, x, objective=objective, optimizer=adam, steps=steps // 2, progress=False)
+        run = fit(model, guide, x, objective=objective, optimizer=adam, steps=steps // 2, progress=False)
+        model, guide = run.model, run.guide
     assert best > start
     return (best - likelihood(model)) / (best - start)
 

@@ -108,6 +108,8 @@ def elbo_surgery(pair: Finished, data: Any, *, num_draws: int = 1000, seed: int 
 def _two_stage_error(values: Tensor, points: int) -> float:
     """The standard error of the mean of ``values`` ``[m, n']``, m draws of each of n' out of ``points`` datapoints."""
     each, chosen = values.shape
+    if each < 2 or chosen < min(2, points):
+        return math.nan  # one draw says nothing of its spread
     share = chosen / points
     among = float(values.mean(0).var()) / chosen if chosen < points else 0.0
     within = float(values.var(0).mean()) / (chosen * each)

@@ -139,11 +139,18 @@ def latent_usage(pair: Finished, data: Any, *, num_samples: int = 50, seed: int 
                 means[name].append(mean.mean(0))
                 noise[name].append(mean.var(0) / num_samples if num_samples > 1 else torch.zeros_like(mean[0]))
     sites = {
-        name: LatentUse(torch.cat(rates[name]).mean(0), torch.cat(means[name]).var(0) - torch.cat(noise[name]).mean(0))
+        name: LatentUse(
+            torch.cat(rates[name]).mean(0), _variance(torch.cat(means[name])) - torch.cat(noise[name]).mean(0)
+        )
         for name in rates
     }
     total = sum(float(use.rate.sum()) for use in sites.values())
     return Usage(sites, total, float(torch.cat(distortion).mean()))
+
+
+def _variance(values: Tensor) -> Tensor:
+    """Over datapoints: of a single one it is not a number."""
+    return values.var(0) if len(values) > 1 else torch.full_like(values[0], torch.nan)
 
 
 def _means(q: Distribution, z: Tensor) -> Tensor:

@@ -1,7 +1,8 @@
-"""A traced graph whose state is among its inputs, so that what is built of it serves other parameters and data."""
+"""Tensor operations traced as a graph whose state is among its inputs: it then serves other parameters and data."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,7 @@ from torch.fx import GraphModule, Node
 
 from .matrix_products import redirect_products
 
-__all__ = ["CannotCaptureError", "Flat", "first_line", "flatten_graph", "lift_constants"]
+__all__ = ["CannotCaptureError", "Flat", "first_line", "flatten_graph", "lift_constants", "trace_operations"]
 
 
 class CannotCaptureError(RuntimeError):
@@ -29,6 +30,16 @@ class Flat:
         """Run the graph."""
         with torch.no_grad():
             return self.module(*self.state, *arguments)
+
+
+def trace_operations(function: Callable[..., Any], *examples: Tensor) -> GraphModule:
+    """Run a function of tensors with every tensor operation overheard."""
+    from torch._guards import TracingContext, tracing
+    from torch._subclasses.fake_tensor import FakeTensorMode
+    from torch.fx.experimental.proxy_tensor import make_fx  # costs seconds where nothing is captured
+
+    with tracing(TracingContext(FakeTensorMode())):  # without it torch makes one for each operation: twice the time
+        return make_fx(function)(*examples)
 
 
 def flatten_graph(graph: GraphModule, state: list[Tensor]) -> Flat:

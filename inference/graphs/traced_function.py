@@ -19,7 +19,7 @@ from torch.fx import GraphModule, Node
 
 from .agreement import agree
 from .fixed_shapes import shaped_by_values
-from .graph import lift_constants
+from .graph import lift_constants, trace_operations
 from .matrix_products import redirect_products
 from .python_state import PythonState
 from .reads import WithoutReads
@@ -93,14 +93,12 @@ def _aside(examples: tuple[Tensor, ...]) -> Iterator[None]:
 
 
 def _graph(function: Function, examples: tuple[Tensor, ...], compile: bool) -> Callable[..., Any]:
-    from torch.fx.experimental.proxy_tensor import make_fx  # costs seconds where nothing is captured
-
     def overheard(*arguments: Tensor) -> tuple[Tensor, ...]:
         with WithoutReads():
             return function(*arguments)
 
     with _aside(examples):
-        graph = make_fx(overheard)(*examples)
+        graph = trace_operations(overheard, *examples)
     if (operation := shaped_by_values(graph)) is not None:
         raise ValueError(f"the shapes behind {operation} depend on values")
     _tidy(graph)

@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.fx import GraphModule
 
 from ..graphs.fixed_shapes import shaped_by_values
-from ..graphs.graph import CannotCaptureError, Flat, first_line, flatten_graph
+from ..graphs.graph import CannotCaptureError, Flat, first_line, flatten_graph, trace_operations
 from ..graphs.reads import ReadError, WithoutReads
 from ..objectives import Batch
 from ..pairs.data import Rows, Tensors
@@ -188,8 +188,6 @@ class Traced:
 
 def _traced(trial: Trial, outside: Outside, batch: Batch) -> tuple[GraphModule, Traced]:
     """Run one step with every tensor operation overheard, and put everything back."""
-    from torch.fx.experimental.proxy_tensor import make_fx  # costs seconds where nothing is captured
-
     eager = trial.eager
     names: tuple[str, ...] = ()
     turns: list[tuple[str, ...]] = []
@@ -210,7 +208,7 @@ def _traced(trial: Trial, outside: Outside, batch: Batch) -> tuple[GraphModule, 
     other = [_other_rows(part) for part in (*batch.data, batch.rows)]
     with trial.unchanged(), pyro.validation_enabled(False):
         try:
-            graph = make_fx(whole_step)(*other, batch.step + 7)
+            graph = trace_operations(whole_step, *other, batch.step + 7)
         except ReadError as error:
             raise CannotCaptureError(str(error)) from error
         except CannotCaptureError:

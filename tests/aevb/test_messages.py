@@ -413,7 +413,9 @@ FILES = {
         _npy(_hole(torch.rand(20, 4)).numpy(), missing=True),
     ),
     "infinities in an array": Case(
-        _npy(NUMBERS / 0.0, missing=True), "drop those rows or fill them in", _npy(NUMBERS, missing=True)
+        _npy(np.full_like(NUMBERS, np.inf), missing=True),
+        "drop those rows or fill them in",
+        _npy(NUMBERS, missing=True),
     ),
 }
 

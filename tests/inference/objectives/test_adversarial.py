@@ -149,8 +149,6 @@ def test_a_learned_prior_gets_the_gradient_of_its_log_density():
 
 
 def test_several_sites_and_a_constrained_support_need_nothing_of_their_own():
-    network = nn.Linear(4, 3)
-
     def model(x):
         with pyro.plate("data", len(x)):
             scale = pyro.sample("scale", dist.LogNormal(0.0, 0.5))
@@ -166,6 +164,7 @@ def test_several_sites_and_a_constrained_support_need_nothing_of_their_own():
             pyro.sample("mean", dist.Delta(joint[..., 1:], event_dim=1))
 
     for contrast in (False, True):
+        network = nn.Linear(4, 3)
         run = fit(
             model,
             guide,
