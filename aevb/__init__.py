@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from aevb.data import Dataset
     from aevb.data import load as load_data
     from aevb.inference import Pair, Run, doctor, fit, fit_many, load, log_evidence, refine, verdict
+    from aevb.registry import register
 
 __version__ = "0.1.0"
 
@@ -24,9 +25,10 @@ _HOMES = {
     "load_data": ("aevb.data", "load"),
     "log_evidence": ("aevb.inference", "log_evidence"),
     "refine": ("aevb.inference", "refine"),
+    "register": ("aevb.registry", "register"),
     "verdict": ("aevb.inference", "verdict"),
 }
-_ROOMS = ("data", "figures", "guides", "inference", "models", "registry", "report")
+_ROOMS = ("data", "figures", "guides", "inference", "models", "registry", "report", "testing")
 
 __all__ = [
     "Dataset",
@@ -39,6 +41,7 @@ __all__ = [
     "load_data",
     "log_evidence",
     "refine",
+    "register",
     "verdict",
 ]
 

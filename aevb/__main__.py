@@ -9,6 +9,8 @@ from types import ModuleType
 
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
+from aevb.plugins import load_plugins, named_in
+
 __all__ = ["main"]
 
 VERBS = ("fit", "evidence", "compare", "sample", "use", "report", "reproduce", "doctor", "list", "demo")
@@ -23,6 +25,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit status.
     """
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:  # before anything is parsed, so that help names what plugins register
+        load_plugins(named_in(words))
+    except ValueError as error:
+        print(f"aevb: error: {_one_line(error)}", file=sys.stderr)
+        return 2
     verbs = {verb: _module(verb) for verb in VERBS}
     pages = {verb: module.parser() for verb, module in verbs.items()}
     parser = ArgumentParser(
@@ -35,12 +43,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands = parser.add_subcommands(dest="verb", metavar="VERB")
     for verb, module in verbs.items():
         commands.add_subcommand(verb, pages[verb], help=module.HELP)
-    words = list(sys.argv[1:] if argv is None else argv)
     if not words:
         parser.print_help()
         return 0
     try:
         args = parser.parse_args(words)
+        load_plugins(args[args.verb].plugin)  # those that a --config file names
         status: int = verbs[args.verb].run(_plain(args[args.verb]))
         return status
     except (ArgumentError, ValueError, NotImplementedError, OSError) as error:

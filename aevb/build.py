@@ -22,7 +22,16 @@ from aevb.inference.objectives import Objective
 from aevb.models import likelihoods, networks
 from aevb.scales import pixels, units, within_unit_interval
 
-__all__ = ["Recipe", "build", "check_standardized", "build_objective", "build_optimizer", "build_pair", "dress"]
+__all__ = [
+    "Recipe",
+    "build",
+    "build_objective",
+    "build_optimizer",
+    "build_pair",
+    "check_standardized",
+    "dress",
+    "with_samples",
+]
 
 Options = Mapping[str, Any]
 
@@ -254,6 +263,30 @@ def check_standardized(recipe: Recipe, objective: Objective) -> None:
             "standardize does not reach the objective's critic, which is shown the data as they are; write the "
             "standardised columns into the file, or take an objective without a critic."
         )
+
+
+def with_samples(method: str, samples: int | None, options: Options, *, flag: str = "method-args") -> dict[str, Any]:
+    """An estimator's options with ``--samples`` among them: the draws of a datapoint, its ``num_samples``.
+
+    Args:
+        method: The estimator's name, or ``"all"``: then it is of all that have the option.
+        samples: What was asked for, if anything.
+        options: The others.
+        flag: By which they are given, for the message.
+
+    Raises:
+        ValueError: The estimator has no such option, or it is given twice.
+    """
+    if samples is None:
+        return dict(options)
+    takes = {} if method == "all" else inspect.signature(registry.find("evidence", method)).parameters
+    if method != "all" and "num_samples" not in takes:
+        own = ", ".join(f"--{flag}.{name}" for name in takes)
+        instead = f"what it costs is set by {own}" if own else "it has no options"
+        raise ValueError(f"--samples is how many samples of a datapoint are drawn, and {method} draws none; {instead}.")
+    if "num_samples" in options:
+        raise ValueError(f"--samples and --{flag}.num_samples are one and the same option; give one of them.")
+    return {**options, "num_samples": samples}
 
 
 def build_objective(name: str, options: Options, *, parameter_prior: bool = False) -> Objective:

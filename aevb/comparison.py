@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from aevb.build import Recipe, build, build_objective, build_pair, check_standardized, dress
 from aevb.data import Dataset, load
+from aevb.plugins import load_plugins
 from aevb.records import refuse_unlike
 from aevb.run_folder import ComparisonFolder
 
@@ -30,7 +31,7 @@ class Plan:
 
     ``track`` names the estimator of the curve of log p(x), ``evidence`` the one of the table; ``train_points`` keeps
     only the first so many training rows (the paper's N = 1000). ``gradient_evaluations`` stands in place of a length:
-    each objective then sees as many samples as its gradients allow.
+    each objective then sees as many samples as its gradients allow. ``plugins`` are imported first.
 
     Raises:
         ValueError: Gradients are asked for beside another length, or fewer than one.
@@ -54,6 +55,7 @@ class Plan:
     folder: str
     command: Mapping[str, Any] = field(default_factory=dict)
     file_options: Mapping[str, Any] = field(default_factory=dict)
+    plugins: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.gradient_evaluations is not None and (self.training.lengths or self.gradient_evaluations < 1):
@@ -128,6 +130,7 @@ def carry_out(plan: Plan) -> dict[str, Any]:
     from aevb.publish import publish, rows
     from aevb.records import add_records
 
+    load_plugins(plan.plugins)  # in this process
     data = dress(load(plan.data, variant=plan.variant, data_dir=plan.data_dir, **plan.file_options), plan.recipe)
     train = data.train if plan.train_points is None else rows(data.train, plan.train_points)
     # A short training set has short epochs: following all of the held-out data would cost more than training.

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 __all__ = ["compare_and_tell", "comparison_parser", "print_table"]
 
+_SAMPLES = 1000
+
 
 def comparison_parser() -> ArgumentParser:
     """The words of a comparison."""
@@ -49,7 +51,9 @@ def comparison_parser() -> ArgumentParser:
     words.add_argument("--seeds", type=int, default=1, help="runs of each objective, from --seed upwards")
     words.add_argument("--train-points", type=int, default=None, help="only the first so many training rows")
     add_block(words, "evidence", "importance")
-    words.add_argument("--samples", type=int, default=1000, help="samples a datapoint, where the estimate has such")
+    words.add_argument(
+        "--samples", type=int, default=None, help="samples a datapoint (default: 1000, where the estimator draws them)"
+    )
     words.add_argument("--points", type=int, default=None, help="only the first so many test rows")
     words.add_argument("--track", type=str, default="auto", help="estimator of the curve of log p(x), auto or none")
     words.add_argument("--track-points", type=int, default=100, help="datapoints of that curve")
@@ -85,6 +89,7 @@ def compare_and_tell(args: Namespace) -> None:
             train_points=args.train_points,
             folder=args.out,
             command=plain(args) | {"objective": objective},
+            plugins=tuple(args.plugin),
         )
         for objective in args.objectives
         for seed in range(args.seeds)
@@ -102,10 +107,13 @@ def compare_and_tell(args: Namespace) -> None:
 
 
 def _evidence_args(args: Namespace) -> dict[str, Any]:
-    """The options of the table's estimator; ``--samples`` is one of those it may have."""
+    """The options of the table's estimator, whose samples are a thousand where nothing else is said."""
+    from aevb.build import with_samples
+
     takes = signature(registry.find("evidence", args.evidence)).parameters
-    samples = {"num_samples": args.samples} if "num_samples" in takes else {}
-    return samples | block_options(args, "evidence", args.evidence)
+    usual = {"num_samples": _SAMPLES} if "num_samples" in takes else {}
+    options = block_options(args, "evidence", args.evidence)
+    return usual | with_samples(args.evidence, args.samples, options, flag="evidence-args")
 
 
 def _tracker(name: str, latent_dim: int) -> str | None:

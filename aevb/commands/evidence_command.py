@@ -3,6 +3,7 @@
 from jsonargparse import ArgumentParser, Namespace
 
 from aevb.commands.words import add_block, block_options, dataset_of, new_parser
+from aevb.plugins import trusted
 
 _POINTS_OF_ALL = 100
 HELP = "estimate the marginal likelihood of held-out data"
@@ -30,7 +31,7 @@ def parser() -> ArgumentParser:
 
 def run(args: Namespace) -> int:
     """Estimate, print and add to the folder."""
-    from aevb.build import build
+    from aevb.build import build, with_samples
     from aevb.findings import examine, told
     from aevb.inference import load, log_evidence
     from aevb.judge import judge
@@ -40,10 +41,9 @@ def run(args: Namespace) -> int:
 
     folder = RunFolder(args.run)
     everything = args.method == "all"
-    options = block_options(args, "method", args.method)
-    options |= {} if args.samples is None else {"num_samples": args.samples}
+    options = with_samples(args.method, args.samples, block_options(args, "method", args.method))
     estimator = None if everything else build("evidence", args.method, {}, options)
-    fitted = load(folder.path)
+    fitted = load(folder.path, trust=trusted())
     data = dataset_of(folder.path, args.data_dir)
     if args.split not in ("train", "validation", "test"):
         raise ValueError(f"unknown split {args.split!r}; known: train, validation, test.")

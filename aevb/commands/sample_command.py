@@ -5,6 +5,7 @@ from pathlib import Path
 from jsonargparse import ArgumentParser, Namespace
 
 from aevb.commands.words import dataset_of, new_parser
+from aevb.plugins import trusted
 
 HELP = "draw datapoints from a fitted model"
 
@@ -32,7 +33,7 @@ def run(args: Namespace) -> int:
     from aevb.inference.pairs.predictive import generate
     from aevb.run_folder import Folder, RunFolder
 
-    draws, means = generate(load(args.run).pair, args.count, seed=args.seed)
+    draws, means = generate(load(args.run, trust=trusted()).pair, args.count, seed=args.seed)
     out = RunFolder(args.run).samples if args.out is None else Path(args.out)
     folder, name = Folder(out.parent), out.stem
     print(f"written: {folder.write_arrays(f'{name}.npz', {'draws': draws, 'means': means})}")

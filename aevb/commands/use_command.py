@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from jsonargparse import ArgumentParser, Namespace
 
 from aevb.commands.words import dataset_of, new_parser
+from aevb.plugins import trusted
 
 if TYPE_CHECKING:
     from aevb.data import Dataset
@@ -51,7 +52,7 @@ def run(args: Namespace) -> int:
     for name, least in (("points", 1), ("draws", 1), ("steps", 2), ("neighbours", 1)):
         if getattr(args, name) < least:
             raise ValueError(f"{name} {getattr(args, name)} must be at least {least}.")
-    pair = load(args.run).pair
+    pair = load(args.run, trust=trusted()).pair
     if pair.guide is None:
         raise ValueError(f"{args.run} has no guide q(z|x), so nothing can be inferred; `aevb sample` needs none.")
     out = RunFolder(args.run).uses if args.out is None else Folder(args.out)

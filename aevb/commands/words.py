@@ -35,7 +35,11 @@ __all__ = [
 
 def new_parser(description: str, epilog: str) -> ArgumentParser:
     """A verb's parser; it raises what is wrong instead of leaving the process."""
-    return ArgumentParser(exit_on_error=False, allow_abbrev=False, description=description, epilog=epilog)
+    parser = ArgumentParser(exit_on_error=False, allow_abbrev=False, description=description, epilog=epilog)
+    parser.add_argument(
+        "--plugin", action="append", default=[], help="a .py file or module of yours that registers blocks"
+    )
+    return parser
 
 
 def add_block(parser: ArgumentParser, flag: str, default: str, note: str = "") -> None:
