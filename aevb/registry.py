@@ -14,7 +14,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-__all__ = ["KINDS", "UnknownNameError", "citation", "find", "register", "summary"]
+__all__ = ["KINDS", "UnknownNameError", "citation", "find", "own", "register", "summary"]
 
 _HERE = Path(__file__).parent
 _ROOMS = {
@@ -158,6 +158,11 @@ def find(kind: str, name: str) -> Any:
         return known[name]
     module, _, attribute = known[name].partition(":")
     return getattr(import_module(module), attribute)
+
+
+def own(kind: str) -> frozenset[str]:
+    """The names of this package's own blocks, without those that were registered."""
+    return _OWN[kind]
 
 
 def summary(thing: Any) -> str:
