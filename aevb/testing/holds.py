@@ -10,7 +10,7 @@ from aevb.inference.random_state import RandomState
 
 __all__ = ["agree", "every_parameter_learns", "insist", "seeded", "smooth_sum"]
 
-_LIMIT = 0.999  # of the coordinate t of the real line: |t / (1 - t^2)| stays below 500
+_LIMIT = 1.0 - 1e-6  # of the coordinate t of the real line: |t / (1 - t^2)| goes to half a million
 _POINTS = 40_001
 
 
@@ -23,12 +23,14 @@ def insist(holds: object, sentence: str) -> None:
 def agree(found: Tensor, right: Tensor, sentence: str, tolerance: float = 1e-6) -> None:
     """Raise the sentence, and by how much, where two tensors differ by more than rounding."""
     insist(found.shape == right.shape, f"{sentence} (shapes {list(found.shape)} and {list(right.shape)})")
-    off = (found - right).abs() / (1.0 + right.abs())
+    off = (found - right).detach().abs() / (1.0 + right.abs())
     insist(not bool((off > tolerance).any() | off.isnan().any()), f"{sentence} (off by up to {float(off.max()):.3g})")
 
 
 def every_parameter_learns(block: nn.Module, loss: Callable[[], Tensor]) -> None:
-    """Insist that the gradient of a loss reaches every parameter of a block, finite and not zero."""
+    """Insist that the gradient of a loss reaches every parameter of a block, if it has any, finite and not zero."""
+    if not list(block.parameters()):
+        return
     block.zero_grad()
     with torch.enable_grad():
         loss().backward()

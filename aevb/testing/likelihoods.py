@@ -83,9 +83,9 @@ def _integrates(likelihood: nn.Module, count: int, domain: Domain | Tensor | Non
         with torch.no_grad():
             law = likelihood(torch.randn(count, dtype=torch.float64))
             total, mean = (_moment(law, _domain(law) if domain is None else domain, power) for power in (0, 1))
-        insist(abs(total - 1.0) < 1e-4, f"its probabilities add up to {total:.6g}, not to one")
+        insist(abs(total - 1.0) < 1e-6, f"its probabilities add up to {total:.6g}, not to one")
         said = float(law.mean)
-        insist(abs(mean - said) < 1e-3 * (1 + abs(said)), f"it says that its mean is {said:.6g}, but it is {mean:.6g}")
+        insist(abs(mean - said) < 1e-5 * (1 + abs(said)), f"it says that its mean is {said:.6g}, but it is {mean:.6g}")
 
 
 def _moment(law: Any, domain: Domain | Tensor, power: int) -> float:

@@ -22,7 +22,7 @@ _WIDTH, _DIM, _ROWS = 4, 2, 40
 _PLAYERS = ("model", "guide")
 
 
-def check_objective(make: Callable[[], Any], *, steps: int = 300, lr: float = 0.02) -> None:
+def check_objective(make: Callable[[], Any], *, steps: int = 100, lr: float = 0.02) -> None:
     """Hold an objective to what every objective holds, on a linear-Gaussian model whose log p(x) is known.
 
     Its phases give finite losses to players that it trains, each of whom learns by one; a ``bound`` that it reports

@@ -147,6 +147,7 @@ class AdversarialVB:
         else:
             data_dim = sum(part[0].numel() for part in example)
             memory = _Memory(self.critic(data_dim, flatten(pair, z).shape[-1]), learned_prior)
+            memory.to(flatten(pair, z).dtype)
         self._insist_on_ratios(pair, data, memory.to(example[0].device))
         return memory
 

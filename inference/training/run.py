@@ -164,7 +164,10 @@ def load(
     example = tuple(tensors.pop(name) for name in sorted(n for n in tensors if n.startswith("example.")))
     try:
         with RandomState(seed=0):  # one run of the programs brings plain functions' parameters into being
-            pair = Pair(*programs).check(example)
+            pair = Pair(*programs)
+            if model is None:
+                _take_the_type_of(pair, tensors)
+            pair.check(example)
     except Exception as error:
         if model is not None:  # the user's own programs, whose errors are theirs to read
             raise
@@ -188,6 +191,13 @@ def _described(path: Path, config: Mapping[str, Any], trust: Trust) -> tuple[Cal
     if not (isinstance(pair, list) and len(pair) == 2 and callable(pair[0]) and (pair[1] is None or callable(pair[1]))):
         raise ValueError(f"{path / CONFIG} describes no pair: a model, and a guide or null.")
     return pair[0], pair[1]
+
+
+def _take_the_type_of(pair: Pair, tensors: Mapping[str, Tensor]) -> None:
+    """Rebuild a pair in the floating type that it was saved in: blocks are built in float32."""
+    types = {value.dtype for value in tensors.values() if value.is_floating_point()}
+    if len(types) == 1:
+        pair.to(types.pop())
 
 
 def _restore(pair: Pair, tensors: Mapping[str, Tensor], path: Path) -> None:

@@ -2,7 +2,6 @@
 
 import itertools
 import math
-import warnings
 
 import pytest
 import torch
@@ -133,32 +132,3 @@ def test_invalid_partners_are_named_with_a_valid_one(prior, guide):
 def test_a_vamp_prior_of_a_guide_without_density_is_refused(guide):
     with pytest.raises(ValueError, match=f"vamp-prior.*{guide} has none"):
         build_pair(_recipe("vamp-prior", "bernoulli", guide), _dataset(torch.zeros(POINTS, WIDTH)))
-
-
-_FIRST = {name: next(g for p, g in ALL if p == name and _valid(p, g)) for name in registry.PRIORS}
-_PRIOR_OF = {name: next(p for p, g in ALL if g == name and _valid(p, g)) for name in registry.GUIDES}
-CASES = {
-    **{f"prior {name}": (name, "bernoulli", guide) for name, guide in _FIRST.items()},
-    **{f"likelihood {name}": ("standard-normal", name, "normal") for name in registry.LIKELIHOODS},
-    **{f"guide {name}": (prior, "bernoulli", name) for name, prior in _PRIOR_OF.items()},
-}
-REJECTION = "von-mises-fisher"  # draws until a draw is accepted: how often depends on the draws
-
-
-@pytest.mark.parametrize("case", CASES)
-def test_captured_equals_eager_over_100_steps(case):
-    recipe = _recipe(*CASES[case])
-    plain = _dreamt(recipe)
-    x = _dressed(recipe, plain)
-    ends, said = [], []
-    for level in ("never", "graph"):
-        model, guide = build_pair(recipe, _dataset(plain))
-        dense = all(site.has_density for site in Pair(model, guide).check(x).latents)
-        objective = SGVB(estimator="A") if dense else AdversarialVB()
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always", RuntimeWarning)
-            run = fit(model, guide, x, objective=objective, steps=100, batch_size=POINTS, compile=level, progress=False)
-        said += [str(w.message) for w in caught if "uncaptured" in str(w.message)]
-        ends.append(torch.cat([p.detach().flatten() for p in run.pair.parameters()]))
-    torch.testing.assert_close(ends[1], ends[0], rtol=1e-3, atol=1e-3)
-    assert bool(said) == (REJECTION in CASES[case]), said

@@ -9,6 +9,7 @@ import pytest
 import torch
 import worlds
 
+from aevb import registry
 from aevb.inference import evidence, log_evidence
 from aevb.inference.evidence import (
     ELBO,
@@ -21,6 +22,7 @@ from aevb.inference.evidence import (
     Quadrature,
     sandwich,
 )
+from aevb.testing import check_estimator
 
 
 def _chains(start, temperatures=3, chains=2, **more):
@@ -44,6 +46,28 @@ ELSEWHERE = {
 }
 NO_ESTIMATOR = {"Direction", "Estimator", "Evidence", "Observed", "Provenance", "Sandwich", "khat_threshold"}
 NO_ESTIMATOR |= {"log_evidence"}
+
+
+_SHORT = {"num_leapfrog": 3, "num_tuning": 5, "progress": False}
+SHARED = {
+    "elbo": lambda: ELBO(60),
+    "importance": lambda: ImportanceSampling(200),
+    "psis": lambda: ParetoSmoothedImportanceSampling(200),
+    "ais": lambda: AnnealedImportanceSampling(20, 8, **_SHORT),
+    "bdmc": lambda: BidirectionalMonteCarlo(10, 4, **_SHORT),
+    "density-fit": lambda: DensityFit(warmup=50, thin=2),
+    "exact": Exact,
+    "quadrature": Quadrature,
+}
+
+
+def test_every_named_estimator_holds_what_every_estimator_holds_somewhere():
+    assert set(SHARED) == registry.own("evidence")
+
+
+@pytest.mark.parametrize("name", SHARED)
+def test_estimator_holds_what_every_estimator_holds(name):
+    check_estimator(SHARED[name])
 
 
 def test_every_estimator_has_a_case():

@@ -9,10 +9,11 @@ import torch
 from pyro.infer import SVI, Trace_ELBO, TraceMeanField_ELBO
 from torch import nn
 
-from aevb import guides
+from aevb import guides, registry
 from aevb.inference import MAP, MCEM, SGVB, Fit, Pair, PyroELBO, WakeSleep, fit
 from aevb.inference.objectives import Batch
 from aevb.models import LatentVariableModel, ProbabilisticPCA, likelihoods, networks, priors
+from aevb.testing import check_objective
 
 X = torch.rand(12, 6, generator=torch.Generator().manual_seed(0)).round()
 
@@ -211,3 +212,8 @@ def test_estimator_b_refuses_a_latent_without_a_pathwise_gradient():
         fit(model, guide, X, steps=1, progress=False)
     run = fit(model, guide, X, objective=SGVB(estimator="A"), steps=3, progress=False)
     assert float(run.params["slope"]) != pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("name", sorted(registry.own("objectives")))
+def test_objective_holds_what_every_objective_holds(name):
+    check_objective(registry.find("objectives", name), steps=60)
