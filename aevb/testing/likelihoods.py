@@ -83,9 +83,21 @@ def _integrates(likelihood: nn.Module, count: int, domain: Domain | Tensor | Non
         with torch.no_grad():
             law = likelihood(torch.randn(count, dtype=torch.float64))
             total, mean = (_moment(law, _domain(law) if domain is None else domain, power) for power in (0, 1))
-        insist(abs(total - 1.0) < 1e-6, f"its probabilities add up to {total:.6g}, not to one")
+        insist(abs(total - 1.0) < _mass_left_out(law), f"its probabilities add up to {total:.6g}, not to one")
         said = float(law.mean)
-        insist(abs(mean - said) < 1e-5 * (1 + abs(said)), f"it says that its mean is {said:.6g}, but it is {mean:.6g}")
+        insist(abs(mean - said) < 1e-4 * (1 + abs(said)), f"it says that its mean is {said:.6g}, but it is {mean:.6g}")
+
+
+def _mass_left_out(law: Any) -> float:
+    """What rounding may hide: below the upper end of an interval numbers lie too far apart for a spike there."""
+    return 1e-4 if isinstance(_plain_support(law), constraints.interval) else 1e-6
+
+
+def _plain_support(law: Any) -> Any:
+    support = law.support
+    while isinstance(support, constraints.independent):
+        support = support.base_constraint
+    return support
 
 
 def _moment(law: Any, domain: Domain | Tensor, power: int) -> float:
@@ -97,9 +109,7 @@ def _moment(law: Any, domain: Domain | Tensor, power: int) -> float:
 
 
 def _domain(law: Any) -> Domain | Tensor:
-    support = law.support
-    while isinstance(support, constraints.independent):
-        support = support.base_constraint
+    support = _plain_support(law)
     if getattr(support, "is_discrete", False):
         low, high = getattr(support, "lower_bound", 0), getattr(support, "upper_bound", None)
         return torch.arange(low, _COUNTS if high is None else high + 1)

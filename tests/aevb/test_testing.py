@@ -1,6 +1,8 @@
 """Blocks of one's own: registered in one line, found by name everywhere, and held to what every block holds."""
 
 import json
+import re
+import runpy
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -21,7 +23,7 @@ from aevb.inference.objectives import Phase
 from aevb.models import likelihoods, networks, priors
 from aevb.testing import check_estimator, check_guide, check_likelihood, check_objective, check_prior
 
-OWN = Path(__file__).parent / "own"
+PAGE = Path(__file__).parents[2] / "CONTRIBUTING.md"
 FILES = {
     "priors": ("cauchy", "cauchy_prior.py"),
     "likelihoods": ("exponential", "exponential_likelihood.py"),
@@ -29,7 +31,21 @@ FILES = {
     "objectives": ("halved-rate", "halved_rate_objective.py"),
     "evidence": ("prior-draws", "prior_draws_estimator.py"),
 }
-PLUGINS = [word for _, file in FILES.values() for word in ("--plugin", str(OWN / file))]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """The files that stand on the contributors' page, each under the name in its first line."""
+    made = tmp_path_factory.mktemp("own")
+    for block in re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.S):
+        (made / re.match(r"# (\w+\.py)\n", block)[1]).write_text(block)
+    return made
+
+
+@pytest.fixture(scope="module")
+def plugged(folder):
+    """The words that bring the five blocks to the command."""
+    return [word for _, file in FILES.values() for word in ("--plugin", str(folder / file))]
 
 
 @pytest.fixture(autouse=True)
@@ -47,25 +63,15 @@ def _forget(monkeypatch):
         plugins.sys.modules.pop(name, None)
 
 
-@pytest.fixture
-def own():
-    """The five classes."""
-    plugins.load_plugins(PLUGINS[1::2])
-    return {kind: registry.find(kind, name) for kind, (name, _) in FILES.items()}
-
-
-def test_blocks_of_ones_own_hold_what_every_block_holds(own):
-    check_prior(own["priors"])
-    check_likelihood(own["likelihoods"])
-    check_guide(lambda: own["guides"](2, networks.MLP(4, hidden=[5])), torch.rand(3, 4))
-    check_objective(own["objectives"], steps=60)
-    check_estimator(own["evidence"])
+def test_the_blocks_on_the_page_hold_what_every_block_holds(folder, monkeypatch):
+    monkeypatch.syspath_prepend(folder)
+    runpy.run_path(str(folder / "check_own_blocks.py"))
 
 
 @pytest.mark.parametrize("kind", FILES)
-def test_a_block_of_ones_own_is_listed(kind, capsys):
+def test_a_block_of_ones_own_is_listed(kind, folder, capsys):
     name, file = FILES[kind]
-    assert main(["list", kind, "--plugin", str(OWN / file)]) == 0
+    assert main(["list", kind, "--plugin", str(folder / file)]) == 0
     lines = [line for line in capsys.readouterr().out.splitlines() if line.split()[0] == name]
     assert len(lines) == 1 and len(lines[0].split()) > 2
     if kind == "priors":
@@ -73,16 +79,16 @@ def test_a_block_of_ones_own_is_listed(kind, capsys):
 
 
 @pytest.fixture
-def words(tmp_path):
+def words(tmp_path, plugged):
     """What asks for the five blocks on a small file of positive numbers."""
     rows = pd.DataFrame(torch.rand(60, 3).add(0.1).numpy(), columns=list("abc"))
     rows.to_csv(tmp_path / "times.csv", index=False)
     blocks = ["--prior", "cauchy", "--prior-args.scale", "0.5", "--likelihood", "exponential"]
     blocks += ["--guide", "laplace-guide", "--latent-dim", "1", "--hidden", "4", "--epochs", "1", "--quiet"]
-    return [str(tmp_path / "times.csv"), *PLUGINS, *blocks]
+    return [str(tmp_path / "times.csv"), *plugged, *blocks]
 
 
-def test_blocks_of_ones_own_are_fitted_and_judged_by_the_command(words, tmp_path, monkeypatch):
+def test_blocks_of_ones_own_are_fitted_and_judged_by_the_command(words, plugged, tmp_path, monkeypatch):
     questions = import_module("aevb.inference.diagnostics.verdict").QUESTIONS
     first = {name: question for name, question in questions.items() if name == "which estimate to use"}
     monkeypatch.setattr("aevb.inference.diagnostics.verdict.QUESTIONS", first)
@@ -90,7 +96,7 @@ def test_blocks_of_ones_own_are_fitted_and_judged_by_the_command(words, tmp_path
     run = tmp_path / "run"
     assert main(["fit", *words, "--objective", "halved-rate", "--out", str(run)]) == 0
     few = ["--samples", "60", "--method-args.num_temperatures", "3", "--method-args.num_chains", "2", "--points", "2"]
-    assert main(["evidence", str(run), *PLUGINS, "--method", "all", *few]) == 0
+    assert main(["evidence", str(run), *plugged, "--method", "all", *few]) == 0
     table = pd.read_csv(run / "verdict.csv", index_col="method")
     assert table.loc["prior-draws", "num_samples"] == table.loc["importance", "num_samples"] == 60
     assert {"quadrature", "bdmc", "density-fit"} <= set(table.index)
@@ -125,21 +131,23 @@ def _forget_all():
         plugins.sys.modules.pop(Path(file).stem)
 
 
-def test_a_run_with_blocks_of_ones_own_opens_only_where_they_are_named(tmp_path, capsys):
+def test_a_run_with_blocks_of_ones_own_opens_only_where_they_are_named(plugged, tmp_path, capsys):
     words = ["--latent-dim", "1", "--hidden", "4", "--epochs", "1", "--quiet", "--out", str(tmp_path / "run")]
-    assert main(["fit", "digits", *PLUGINS[:2], "--prior", "cauchy", *words]) == 0
-    _forgotten = registry.KINDS["priors"].pop("cauchy")
+    assert main(["fit", "digits", *plugged[:2], "--prior", "cauchy", *words]) == 0
+    registry.KINDS["priors"].pop("cauchy")
     plugins._LOADED.clear()
     plugins.sys.modules.pop("cauchy_prior")
     assert main(["sample", str(tmp_path / "run")]) == 2
     assert "cauchy_prior:CauchyPrior" in capsys.readouterr().err and "cauchy_prior" not in plugins.sys.modules
-    assert main(["sample", str(tmp_path / "run"), "--count", "4", *PLUGINS[:2]]) == 0
+    assert main(["sample", str(tmp_path / "run"), "--count", "4", *plugged[:2]]) == 0
 
 
-def test_a_registered_estimator_is_asked_in_a_verdict(own):
+def test_a_registered_estimator_is_asked_in_a_verdict(plugged):
+    plugins.load_plugins(plugged[1::2])
+    kind = registry.find("evidence", "prior-draws")
     pair = Pair(*_pair()).check(torch.rand(4, 4))
-    assert every_estimator.every_estimator(pair)["prior-draws"] == own["evidence"]()
-    assert every_estimator.every_estimator(pair, num_samples=70)["prior-draws"] == own["evidence"](70)
+    assert every_estimator.every_estimator(pair)["prior-draws"] == kind()
+    assert every_estimator.every_estimator(pair, num_samples=70)["prior-draws"] == kind(70)
 
 
 def _pair():
