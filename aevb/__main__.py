@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:  # before anything is parsed, so that help names what plugins register
         load_plugins(named_in(words))
     except ValueError as error:
-        print(f"aevb: error: {_one_line(error)}", file=sys.stderr)
+        print(f"aevb: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     verbs = {verb: _module(verb) for verb in VERBS}
     pages = {verb: module.parser() for verb, module in verbs.items()}

@@ -50,7 +50,7 @@ def check_objective(make: Callable[[], Any], *, steps: int = 100, lr: float = 0.
         )
         _phases_are_players_losses(make(), *copy.deepcopy((model, guide)), x)
         _reports_a_bound(make(), *copy.deepcopy((model, guide)), x)
-        before = float(model.log_evidence(x).mean())
+        before = float(model.log_evidence(x).detach().mean())
         ends = [_trained(make(), model, guide, x, level, 10, lr) for level in ("never", "never", "graph")]
         insist(torch.equal(ends[0][0], ends[1][0]), "two runs of one seed are not equal")
         agree(ends[2][0], ends[0][0], "captured steps train otherwise than eager ones", 1e-4)
@@ -105,7 +105,7 @@ def _batch(x: Tensor) -> Batch:
 def _reports_a_bound(objective: Any, model: ProbabilisticPCA, guide: nn.Module, x: Tensor) -> None:
     pair = _pair(objective, model, guide, x)
     memory = objective.start(pair, as_rows(x, x.device))
-    right = float(model.log_evidence(x).mean())
+    right = float(model.log_evidence(x).detach().mean())
     told = []
     for _ in range(30):
         some, kept = copy.deepcopy((pair, memory))  # a step may move both
@@ -138,7 +138,7 @@ def _trained(
             progress=False,
         )
     parameters = torch.cat([value.detach().flatten() for value in run.pair.parameters()])
-    return parameters, float(model.log_evidence(x).mean()), _bound(model, guide, x) if own else math.nan
+    return parameters, float(model.log_evidence(x).detach().mean()), _bound(model, guide, x) if own else math.nan
 
 
 def _bound(model: nn.Module, guide: nn.Module, x: Tensor) -> float:

@@ -93,13 +93,14 @@ def test_blocks_of_ones_own_are_fitted_and_judged_by_the_command(words, plugged,
     first = {name: question for name, question in questions.items() if name == "which estimate to use"}
     monkeypatch.setattr("aevb.inference.diagnostics.verdict.QUESTIONS", first)
     monkeypatch.setattr("aevb.judge._gallery_or_reason", lambda *arguments: None)
+    monkeypatch.setattr(every_estimator.evidence, "__all__", ["ELBO", "ImportanceSampling", "BidirectionalMonteCarlo"])
     run = tmp_path / "run"
     assert main(["fit", *words, "--objective", "halved-rate", "--out", str(run)]) == 0
-    few = ["--samples", "60", "--method-args.num_temperatures", "3", "--method-args.num_chains", "2", "--points", "2"]
+    few = ["--samples", "60", "--points", "2"]
     assert main(["evidence", str(run), *plugged, "--method", "all", *few]) == 0
     table = pd.read_csv(run / "verdict.csv", index_col="method")
     assert table.loc["prior-draws", "num_samples"] == table.loc["importance", "num_samples"] == 60
-    assert {"quadrature", "bdmc", "density-fit"} <= set(table.index)
+    assert list(table.index) == ["elbo", "importance", "bdmc", "prior-draws"]
 
     command = json.loads((run / "config.json").read_text())["command"]
     again = tmp_path / "again.yaml"  # a file of options brings the plugins along
