@@ -216,4 +216,4 @@ def test_estimator_b_refuses_a_latent_without_a_pathwise_gradient():
 
 @pytest.mark.parametrize("name", sorted(registry.own("objectives")))
 def test_objective_holds_what_every_objective_holds(name):
-    check_objective(registry.find("objectives", name), steps=60)
+    check_objective(registry.find("objectives", name), steps=300 if name == "avb" else 60)  # its critic learns first
