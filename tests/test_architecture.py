@@ -137,6 +137,46 @@ def test_two_modules_name_the_files_of_a_run_folder():
     assert naming == {"aevb/run_folder.py", "inference/training/run_files.py"}
 
 
+def _private(path):
+    """What a file names of torch that is private or experimental: in imports, and in chains that begin with torch."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Attribute):
+            parts = [node.attr]
+            while isinstance(node.value, ast.Attribute):
+                node = node.value
+                parts.append(node.attr)
+            if isinstance(node.value, ast.Name):
+                names = [".".join([node.value.id, *reversed(parts)])]
+        for name in names:
+            first, *rest = name.split(".")
+            if first in ("torch", "functorch") and any(p == "experimental" or _hidden(p) for p in rest):
+                yield name
+
+
+def _hidden(part):
+    return part.startswith("_") and not part.startswith("__")
+
+
+def test_one_module_names_what_torch_keeps_to_itself():
+    assert {str(path.relative_to(ROOT)): {*_private(path)} for path in FILES + FACE if {*_private(path)}} == {}
+
+
+def test_every_way_to_name_a_private_thing_is_seen(tmp_path):
+    file = tmp_path / "named.py"
+    file.write_text(
+        "import torch._guards\nfrom torch._ops import OpOverload\nfrom torch.fx import experimental\n"
+        "from torch.optim.optimizer import _hooks\ntorch.a._b(1)\nx = torch._c\nfrom torch.optim import Adam\n"
+        "torch.__version__\n"
+    )
+    assert {*_private(file)} >= {"torch._guards", "torch._ops.OpOverload", "torch.fx.experimental", "torch.a._b"}
+    assert len({*_private(file)}) == 6
+
+
 def test_nothing_imports_the_bare_rooms():
     for folder in ("aevb", "tests", "benchmarks"):
         for path in (ROOT / folder).glob("**/*.py"):

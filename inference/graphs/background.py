@@ -7,10 +7,13 @@ state around its work, and would rewind the draws of a run beside it.
 
 from __future__ import annotations
 
+import os
 import pickle
+import signal
 import subprocess
 import sys
 import tempfile
+import weakref
 from pathlib import Path
 
 import torch
@@ -18,7 +21,8 @@ from torch import Tensor
 
 from .graph import Flat
 from .graph_file import read_graph, write_graph
-from .inductor import CannotCompileError, compiled
+from .inductor import compiled
+from .torch_internals import CannotCompileError
 
 __all__ = ["Background", "warm"]
 
@@ -34,15 +38,17 @@ class Background:
     """
 
     def __init__(self, flat: Flat, arguments: list[Tensor]) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="aevb-")
-        order = Path(self._folder.name) / "graph.pickle"
         tensors = [*flat.state, *arguments]
         shapes = [(tuple(t.shape), t.stride(), t.dtype, str(t.device), t.requires_grad) for t in tensors]
-        order.write_bytes(pickle.dumps((write_graph(flat.module), len(flat.state), shapes, torch.get_num_threads())))
+        written = pickle.dumps((write_graph(flat.module), len(flat.state), shapes, torch.get_num_threads()))
+        folder = tempfile.TemporaryDirectory(prefix="aevb-")
+        order = Path(folder.name) / "graph.pickle"
+        order.write_bytes(written)
         self._process = subprocess.Popen(
-            [sys.executable, "-c", _PROGRAM, str(order)],
+            [sys.executable, "-c", _PROGRAM, str(order)], start_new_session=True,
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
+        self._end = weakref.finalize(self, _end, self._process, folder)
 
     def wait(self) -> None:
         """Wait until it is done.
@@ -51,10 +57,21 @@ class Background:
             CannotCompileError: The compiler failed, or there is none; the message says how.
         """
         _, said = self._process.communicate()
-        self._folder.cleanup()
+        self.stop()
         if self._process.returncode:
             lines = said.strip().splitlines() or ["no word"]
             raise CannotCompileError(lines[-1][:200])
+
+    def stop(self) -> None:
+        """Stop it and what it has started, and wait until it is gone; nothing happens where it is done."""
+        self._end()
+
+
+def _end(process: subprocess.Popen[str], folder: tempfile.TemporaryDirectory[str]) -> None:
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)  # the C++ compiler is of the same session
+    process.communicate()
+    folder.cleanup()
 
 
 def warm(order: str) -> None:

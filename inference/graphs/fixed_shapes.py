@@ -12,21 +12,21 @@ from torch.fx import GraphModule, Node
 
 __all__ = ["shaped_by_values"]
 
-_UNTAGGED = (torch.ops.aten._pack_padded_sequence.default,)  # torch does not say so of it
+_UNTAGGED = ("aten._pack_padded_sequence.default",)  # torch does not say so of it
 
 
 def shaped_by_values(graph: GraphModule) -> str | None:
     """The first operation of a traced graph whose output's shape depends on values, by name; ``None`` if there is none.
 
     Example:
-        >>> from torch.fx.experimental.proxy_tensor import make_fx
-        >>> shaped_by_values(make_fx(lambda x: x[x > 0])(torch.ones(3)))
+        >>> from aevb.inference.graphs.torch_internals import capture
+        >>> shaped_by_values(capture.make_fx(lambda x: x[x > 0])(torch.ones(3)))
         'aten.index.Tensor'
-        >>> shaped_by_values(make_fx(lambda x: x[:2])(torch.ones(3)))
+        >>> shaped_by_values(capture.make_fx(lambda x: x[:2])(torch.ones(3)))
     """
     for node in graph.graph.nodes:
         tags = getattr(node.target, "tags", ())
-        if node.target in _UNTAGGED or (torch.Tag.dynamic_output_shape in tags and not _by_position(node)):
+        if str(node.target) in _UNTAGGED or (torch.Tag.dynamic_output_shape in tags and not _by_position(node)):
             return str(node.target)
     return None
 

@@ -11,12 +11,9 @@ from torch import Tensor
 from torch.fx import GraphModule, Node
 
 from .matrix_products import redirect_products
+from .torch_internals import CannotCaptureError, capture
 
-__all__ = ["CannotCaptureError", "Flat", "first_line", "flatten_graph", "lift_constants", "trace_operations"]
-
-
-class CannotCaptureError(RuntimeError):
-    """A step cannot be captured; the message says why."""
+__all__ = ["Flat", "first_line", "flatten_graph", "lift_constants", "tidy", "trace_operations"]
 
 
 @dataclass(frozen=True)
@@ -34,25 +31,24 @@ class Flat:
 
 def trace_operations(function: Callable[..., Any], *examples: Tensor) -> GraphModule:
     """Run a function of tensors with every tensor operation overheard."""
-    from torch._guards import TracingContext, tracing
-    from torch._subclasses.fake_tensor import FakeTensorMode
-    from torch.fx.experimental.proxy_tensor import make_fx  # costs seconds where nothing is captured
-
-    with tracing(TracingContext(FakeTensorMode())):  # without it torch makes one for each operation: twice the time
-        return make_fx(function)(*examples)
+    fake = capture.FakeTensorMode()
+    with capture.tracing(capture.TracingContext(fake)):  # without it torch makes one for each operation: twice the time
+        graph: GraphModule = capture.make_fx(function)(*examples)
+    return graph
 
 
 def flatten_graph(graph: GraphModule, state: list[Tensor]) -> Flat:
-    """Make known tensors inputs of a traced graph, and clear away what does nothing.
+    """Make known tensors inputs of a traced graph, and tidy it.
 
     Raises:
         CannotCaptureError: Some other tensor that wants a gradient is baked in.
     """
     known = {id(tensor): tensor for tensor in state}
     inputs: dict[int, Node] = {}
-    first = next(iter(graph.graph.nodes))
-    for node in list(graph.graph.nodes):
-        if node.op == "get_attr":
+
+    def lift(graph: GraphModule) -> None:
+        first = next(iter(graph.graph.nodes))
+        for node in graph.graph.find_nodes(op="get_attr"):
             tensor = getattr(graph, node.target)
             if id(tensor) in known:
                 if id(tensor) not in inputs:
@@ -66,17 +62,25 @@ def flatten_graph(graph: GraphModule, state: list[Tensor]) -> Flat:
                     f"a tensor of shape {tuple(tensor.shape)} wants a gradient but is no parameter of the pair; "
                     "make it a pyro.param or a parameter of a module"
                 )
-        elif node.target in (torch.ops.aten.detach.default, torch.ops.aten.alias.default):
+
+    tidy(graph, lift)
+    return Flat(graph, tuple(known[key] for key in inputs))
+
+
+def tidy(graph: GraphModule, change: Callable[[GraphModule], None]) -> None:
+    """Clear away what does nothing, before and after a change, and send the products where they are fastest."""
+    for node in list(graph.graph.nodes):
+        if node.target in (torch.ops.aten.detach.default, torch.ops.aten.alias.default):
             node.replace_all_uses_with(node.args[0])
             graph.graph.erase_node(node)
+    change(graph)
     graph.graph.eliminate_dead_code()  # what Pyro scores and no loss reads; draws and moves in place are kept
     redirect_products(graph)
     graph.graph.lint()
     graph.recompile()
-    used = {node.target for node in graph.graph.nodes if node.op == "get_attr"}
-    for name in {*graph._parameters, *graph._buffers} - used:
+    used = {node.target for node in graph.graph.find_nodes(op="get_attr")}
+    for name in {n for n, _ in (*graph.named_parameters(recurse=False), *graph.named_buffers(recurse=False))} - used:
         delattr(graph, name)
-    return Flat(graph, tuple(known[key] for key in inputs))
 
 
 def lift_constants(graph: GraphModule) -> Flat:

@@ -10,11 +10,11 @@ import pickle
 from typing import Any, NamedTuple
 
 import torch
-from torch._ops import OpOverload
 from torch.fx import Graph, GraphModule, Node
 from torch.fx.node import map_aggregate
 
 from .matrix_products import product_operator
+from .torch_internals import capture
 
 __all__ = ["read_graph", "write_graph"]
 
@@ -64,9 +64,10 @@ def read_graph(written: bytes) -> GraphModule:
 def _named(value: Any) -> Any:
     if isinstance(value, Node):
         return _NodeName(value.name)
-    if isinstance(value, OpOverload):
-        namespace, _, name = value._schema.name.partition("::")
-        return _Operator(namespace, name, value._overloadname)
+    if isinstance(value, capture.OpOverload):
+        namespace, _, name = value.name().partition("::")
+        name, _, overload = name.partition(".")
+        return _Operator(namespace, name, overload or "default")
     return value
 
 

@@ -15,16 +15,13 @@ from torch import Tensor
 from torch.fx import GraphModule
 
 from .graph import Flat
-from .matrix_products import added_product_for_compiler, is_float32_on_cpu, lower_product, product_for_compiler
+from .matrix_products import is_float32_on_cpu, lower_product, products_for_compiler
+from .torch_internals import CannotCompileError, capture, compiler
 
-__all__ = ["CannotCompileError", "compiled"]
+__all__ = ["compiled"]
 
 _Kernel = Callable[[list[Tensor]], Any]  # it empties the list
 _NO_REDUCTION, _MEAN = 0, 1  # as torch's operators number them
-
-
-class CannotCompileError(RuntimeError):
-    """The compiler failed, or there is none; the message says how."""
 
 
 def compiled(flat: Flat, arguments: list[Tensor]) -> Callable[..., Any]:
@@ -65,24 +62,19 @@ def _compile(flat: Flat, examples: list[Tensor]) -> _Kernel:
 
 
 def _compile_with(flat: Flat, examples: list[Tensor], calls_in_cpp: bool) -> _Kernel:
-    from torch._guards import TracingContext, tracing
-    from torch._inductor.compile_fx import compile_fx, compile_fx_inner
-    from torch._subclasses.fake_tensor import FakeTensorMode
-    from torch.fx.experimental.symbolic_shapes import ShapeEnv
-
     # Inductor keeps on disk only what was compiled under a shape environment, even where no shape is symbolic.
-    fake = FakeTensorMode(shape_env=ShapeEnv())
+    fake = capture.FakeTensorMode(shape_env=compiler.ShapeEnv())
     ends, inner = _ends(flat.module), list[Any]()
 
     def keep(graph: GraphModule, *args: Any, **kwargs: Any) -> Any:
-        inner.append((graph, compile_fx_inner(graph, *args, **kwargs)))
+        inner.append((graph, compiler.compile_fx_inner(graph, *args, **kwargs)))
         return inner[-1][1]
 
-    with torch.no_grad(), _settings(calls_in_cpp), tracing(TracingContext(fake)):
+    with torch.no_grad(), _settings(calls_in_cpp), capture.tracing(capture.TracingContext(fake)):
         fakes = [fake.from_tensor(example, static_shapes=True) for example in examples]
         for node, stand_in in zip(flat.module.graph.find_nodes(op="placeholder"), fakes, strict=True):
             node.meta["val"] = stand_in  # where some have one and some have none, Inductor takes the latter for nothing
-        function: Any = compile_fx(flat.module, fakes, inner_compile=keep, decompositions=_decompositions())
+        function: Any = compiler.compile_fx(flat.module, fakes, inner_compile=keep, decompositions=_decompositions())
     if len(inner) == 1 and _ends(inner[0][0]) == ends and hasattr(inner[0][1], "current_callable"):
         return cast("_Kernel", inner[0][1].current_callable)  # what torch wraps around it has nothing to do
     return lambda arguments: function(*arguments)
@@ -97,30 +89,25 @@ def _ends(graph: GraphModule) -> tuple[int, int]:
 
 def _settings(calls_in_cpp: bool) -> AbstractContextManager[Any]:
     """Torch's own random stream; kernels called from C++, on one allocation; no check of what capture checked."""
-    from torch._inductor import config
-
     lower_product()
     asserts = dict.fromkeys(["size_asserts", "alignment_asserts", "scalar_asserts"], False)
-    return config.patch(
+    patched: AbstractContextManager[Any] = compiler.config.patch(
         {"fallback_random": True, "cpp_wrapper": calls_in_cpp, "memory_planning": calls_in_cpp, **asserts}
     )
+    return patched
 
 
 def _decompositions() -> dict[Any, Callable[..., Any]]:
     """Torch's, and those of operations that Inductor leaves to slower kernels."""
-    from torch._inductor.decomposition import select_decomp_table
-
     aten = torch.ops.aten
     own: dict[Any, Callable[..., Any]] = {
-        aten._foreach_norm.Scalar: _norms,
-        aten.mm.default: product_for_compiler,
-        aten.addmm.default: added_product_for_compiler,
+        compiler.norms: _norms,
         aten.tanh.default: _tanh,
         aten.sigmoid.default: _sigmoid,
         aten.binary_cross_entropy_with_logits.default: _bernoulli,
         aten.bernoulli.default: _coins,
     }
-    return {**select_decomp_table(), **own}
+    return {**compiler.select_decomp_table(), **own, **products_for_compiler()}
 
 
 def _coins(p: Tensor, *, generator: torch.Generator | None = None) -> Tensor:

@@ -7,6 +7,8 @@ its own code (:mod:`~aevb.inference.graphs.product_kernel`). The precision is th
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any, cast
@@ -16,12 +18,13 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
+from .torch_internals import Internals, onednn, product_kernel
+
 __all__ = [
-    "added_product_for_compiler",
     "is_float32_on_cpu",
     "lower_product",
-    "product_for_compiler",
     "product_operator",
+    "products_for_compiler",
     "redirect_products",
 ]
 
@@ -32,7 +35,7 @@ _MOST = 50_000_000  # multiplications up to which a product written into the com
 
 def redirect_products(graph: GraphModule) -> None:
     """Send the large float32 products of a traced graph to oneDNN, where MKL is slow."""
-    if not _mkl_is_slow():
+    if not _mkl_is_slow() or _lost(onednn):
         return
     product_op = product_operator()
     for node in list(graph.graph.nodes):
@@ -86,30 +89,54 @@ def product_operator() -> Any:
 
 
 def _product(a: Tensor, b: Tensor, bias: Tensor | None) -> Tensor:
-    return torch.ops.mkldnn._linear_pointwise.default(a, b.t(), bias, "none", [], "")
+    return cast("Tensor", onednn.linear(a, b.t(), bias, "none", [], ""))
 
 
-def product_for_compiler(a: Tensor, b: Tensor) -> Tensor:
-    """``aten.mm`` as the compiler is to see it."""
-    if not _mkl_is_slow() or not is_float32_on_cpu(a, b) or _multiplications(a, b) == 0:
+def products_for_compiler() -> dict[Any, Callable[..., Tensor]]:
+    """Products as the compiler is to see them, by operator; none where torch's own serve."""
+    if not _written_out():
+        return {}
+    return {torch.ops.aten.mm.default: _mm, torch.ops.aten.addmm.default: _addmm}
+
+
+def _written_out() -> bool:
+    """Whether the compiled code's products are not torch's own: where those are slow, and this torch allows others."""
+    return _mkl_is_slow() and not _lost(onednn) and not _lost(product_kernel)
+
+
+def _lost(names: Internals) -> bool:
+    if (reason := names.missing()) is not None:
+        _say_lost(reason)
+    return reason is not None
+
+
+@cache
+def _say_lost(reason: str) -> None:
+    warnings.warn(
+        f"matrix products are made by MKL, which is slow on this processor: {reason}.", RuntimeWarning, stacklevel=2
+    )
+
+
+def _mm(a: Tensor, b: Tensor) -> Tensor:
+    if not is_float32_on_cpu(a, b) or _multiplications(a, b) == 0:
         return NotImplemented
     return cast("Tensor", product_operator()(a, b, None))
 
 
-def added_product_for_compiler(bias: Tensor, a: Tensor, b: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
-    """``aten.addmm`` as the compiler is to see it."""
-    product = product_for_compiler(a, b) if beta == alpha == 1 else NotImplemented
+def _addmm(bias: Tensor, a: Tensor, b: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
+    product = _mm(a, b) if beta == alpha == 1 else NotImplemented
     return NotImplemented if product is NotImplemented else bias + product
 
 
-@cache
 def lower_product() -> None:
     """Tell Inductor to write small products into the compiled code, and to call oneDNN itself for the others."""
-    from torch._inductor.ir import ExternKernel, FixedLayout, MultiOutput, MultiOutputLayout, TensorBox
-    from torch._inductor.lowering import permute, register_lowering
-    from torch._inductor.mkldnn_ir import LinearUnary
+    if _written_out():
+        _lower_product()
 
-    from .product_kernel import written_out
+
+@cache
+def _lower_product() -> None:
+    from .product_kernel import written_out  # costs seconds: it stands on Inductor
 
     def lowered(a: Any, b: Any, bias: Any) -> Any:
         if int(a.get_size()[0]) * int(a.get_size()[1]) * int(b.get_size()[1]) > _MOST:
@@ -117,22 +144,24 @@ def lower_product() -> None:
         return written_out(a, b, bias)
 
     def by_onednn(a: Any, b: Any, bias: Any) -> Any:
-        rows = ExternKernel.require_contiguous(ExternKernel.realize_input(a))
-        columns = ExternKernel.require_stride1(ExternKernel.realize_input(permute(b, [1, 0])))
+        rows = product_kernel.ExternKernel.require_contiguous(product_kernel.ExternKernel.realize_input(a))
+        columns = product_kernel.ExternKernel.require_stride1(
+            product_kernel.ExternKernel.realize_input(product_kernel.permute(b, [1, 0]))
+        )
         size = [rows.get_size()[0], columns.get_size()[0]]
         device = rows.get_device_or_error()
-        layout = FixedLayout(device=device, dtype=rows.get_dtype(), size=size)
+        layout = product_kernel.FixedLayout(device=device, dtype=rows.get_dtype(), size=size)
         how: list[Any] = ["none", [-1], ""]
         if bias is None:
-            product = LinearUnary(layout=layout, inputs=[rows, columns], constant_args=[None, *how])
+            product = product_kernel.LinearUnary(layout=layout, inputs=[rows, columns], constant_args=[None, *how])
         else:
-            added = ExternKernel.require_contiguous(ExternKernel.realize_input(bias))
-            product = LinearUnary(layout=layout, inputs=[rows, columns, added], constant_args=how)
-        output = MultiOutput(layout, product, [])
-        product.layout, product.outputs = MultiOutputLayout(device=device), [output]
-        return TensorBox.create(output)
+            added = product_kernel.ExternKernel.require_contiguous(product_kernel.ExternKernel.realize_input(bias))
+            product = product_kernel.LinearUnary(layout=layout, inputs=[rows, columns, added], constant_args=how)
+        output = product_kernel.MultiOutput(layout, product, [])
+        product.layout, product.outputs = product_kernel.MultiOutputLayout(device=device), [output]
+        return product_kernel.TensorBox.create(output)
 
-    register_lowering(product_operator(), type_promotion_kind=None)(lowered)
+    product_kernel.register_lowering(product_operator(), type_promotion_kind=None)(lowered)
 
 
 @cache

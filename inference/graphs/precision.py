@@ -13,7 +13,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
+
+from .torch_internals import capture, dispatch_mode
 
 __all__ = ["PRECISIONS", "Bfloat16Products", "check_precision", "products_in"]
 
@@ -27,7 +28,7 @@ _PRODUCTS = {
 }
 
 
-class Bfloat16Products(TorchDispatchMode):
+class Bfloat16Products:
     """Within it, float32 products, forward and backward, are made of factors rounded to bfloat16.
 
     Example:
@@ -38,21 +39,27 @@ class Bfloat16Products(TorchDispatchMode):
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        self._mode = dispatch_mode(self._operation)
         self._rounded: dict[int, tuple[Tensor, int, Tensor]] = {}
         self._turned: dict[int, tuple[Tensor, Tensor]] = {}
 
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
-    ) -> Any:
+    def __enter__(self) -> None:
+        """Begin to round."""
+        self._mode.__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        """Stop."""
+        self._mode.__exit__(*error)
+
+    def _operation(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """Make one operation."""
         if func is torch.ops.aten.t.default:
             turned: Tensor = func(*args)
             self._turned[id(turned)] = turned, args[0]
             return turned
         if func not in _PRODUCTS or not all(_short_enough(a) for a in args):
-            return func(*args, **(kwargs or {}))
-        result = func(*(self._round(a) for a in args), **(kwargs or {}))
+            return func(*args, **kwargs)
+        result = func(*(self._round(a) for a in args), **kwargs)
         if isinstance(result, tuple):
             return tuple(part.float() if isinstance(part, Tensor) else part for part in result)
         return result.float()
@@ -64,8 +71,9 @@ class Bfloat16Products(TorchDispatchMode):
         if id(argument) in self._turned:  # a weight and its transpose are one tensor to round
             return self._round(self._turned[id(argument)][1]).t()
         kept = self._rounded.get(id(argument))
-        if kept is None or kept[0] is not argument or kept[1] != argument._version:
-            kept = argument, argument._version, argument.to(torch.bfloat16)
+        version = capture.version(argument)
+        if kept is None or kept[0] is not argument or kept[1] != version:
+            kept = argument, version, argument.to(torch.bfloat16)
             self._rounded[id(argument)] = kept
         return kept[2]
 

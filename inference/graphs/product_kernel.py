@@ -12,10 +12,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch._inductor import ir, lowering  # which the template's module needs to be loaded before it
-from torch._inductor.codegen.cpp import get_export_declaration
-from torch._inductor.codegen.cpp_template import CppTemplate
-from torch._inductor.utils import parallel_num_threads
+from .torch_internals import product_kernel as internals
 
 __all__ = ["ProductKernel", "written_out"]
 
@@ -125,25 +122,31 @@ extern "C" {{export}}
 
 def written_out(a: Any, b: Any, bias: Any) -> Any:
     """The product of two of Inductor's nodes, plus a bias where there is one, as code."""
-    factors = [ir.ExternKernel.require_stride1(ir.ExternKernel.realize_input(factor)) for factor in (a, b)]
+    factors = [
+        internals.ExternKernel.require_stride1(internals.ExternKernel.realize_input(factor)) for factor in (a, b)
+    ]
     product = ProductKernel(*factors).generate().output_node()
     product.data.data.allow_epilogue_fusion = False  # what follows is fused with what comes after it
-    return product if bias is None else lowering.add(product, bias)
+    return product if bias is None else internals.add(product, bias)
 
 
-class ProductKernel(CppTemplate):
+_loaded = internals.lowering  # which the template's module needs before it
+_Template: Any = internals.CppTemplate
+
+
+class ProductKernel(_Template):
     """The product of two float32 buffers of Inductor's, the second with a stride of 1 one way or the other."""
 
     def __init__(self, a: Any, b: Any) -> None:
-        layout = ir.FixedLayout(a.get_device(), a.get_dtype(), [a.get_size()[0], b.get_size()[1]])
-        super().__init__("product", [a, b], layout, parallel_num_threads())
+        layout = internals.FixedLayout(a.get_device(), a.get_dtype(), [a.get_size()[0], b.get_size()[1]])
+        super().__init__("product", [a, b], layout, internals.parallel_num_threads())
 
-    def render(self, kernel: Any, template_buffer_node: Any = None, **_: Any) -> str:  # type: ignore[override]
+    def render(self, kernel: Any, template_buffer_node: Any = None, **_: Any) -> str:
         """The source of one product, every size and stride a constant in it."""
         a, b = self.input_nodes
         threads = self.num_threads
         return self._template_from_string(_SOURCE).render(
-            template=self, kernel=kernel, name=kernel.kernel_name, export=get_export_declaration(),
+            template=self, kernel=kernel, name=kernel.kernel_name, export=internals.get_export_declaration(),
             A=a, B=b, C=self.output_node if template_buffer_node is None else template_buffer_node,
             M=kernel.size(a, 0), K=kernel.size(a, 1), N=kernel.size(b, 1),
             lda=kernel.stride(a, 0), step=kernel.stride(a, 1), down=kernel.stride(b, 0), across=kernel.stride(b, 1),

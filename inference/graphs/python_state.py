@@ -28,6 +28,7 @@ import torch
 from torch import Tensor, nn
 
 from .libraries import is_library
+from .torch_internals import capture
 
 __all__ = ["PythonState"]
 
@@ -108,6 +109,11 @@ class PythonState:
         self._wants = self._wishes()
 
     # ------------------------------------------------------------------ what is asked
+
+    @property
+    def modules(self) -> list[nn.Module]:
+        """The modules that were come upon, the outermost first."""
+        return [thing for thing in self._seen.values() if isinstance(thing, nn.Module)]
 
     def changed(self) -> str | None:
         """The name of something that is not as it was; ``None`` if all of it is."""
@@ -284,7 +290,8 @@ class PythonState:
 
     def _wishes(self) -> list[tuple[bool, int]]:
         """Of each tensor, whether it wants a gradient, and how many hooks hang on that."""
-        return [(t.requires_grad, len(t._backward_hooks or ())) for t in self.tensors.values()]
+        backward_hooks = capture.backward_hooks
+        return [(t.requires_grad, len(backward_hooks(t) or ())) for t in self.tensors.values()]
 
     def _first_change(self) -> str:
         for name, owner, length in self._lengths:

@@ -16,9 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from .libraries import is_library
+from .torch_internals import capture, dispatch_mode
 
 __all__ = ["ReadError", "WithoutReads"]
 
@@ -58,7 +58,7 @@ class WithoutReads:
     def __enter__(self) -> WithoutReads:
         """Begin to watch."""
         self._modes.enter_context(_Calls(self))
-        self._modes.enter_context(_Operations(self))
+        self._modes.enter_context(dispatch_mode(self._operation))
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
@@ -71,6 +71,12 @@ class WithoutReads:
         """Raise, and remember."""
         self._read = ReadError(f"{reader}() reads a tensor's values as Python numbers{_where()}")
         raise self._read
+
+    def _operation(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """See what is read from C++: a size or an index that is given as a tensor."""
+        if torch.Tag.data_dependent_output in func.tags:
+            self.refuse(str(func).removeprefix("aten.").partition(".")[0].lstrip("_"))
+        return func(*args, **kwargs)
 
 
 class _Calls(TorchFunctionMode):
@@ -85,25 +91,12 @@ class _Calls(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-class _Operations(TorchDispatchMode):
-    """Sees what is read from C++: a size or an index that is given as a tensor."""
-
-    def __init__(self, watch: WithoutReads) -> None:
-        super().__init__()
-        self.watch = watch
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if torch.Tag.data_dependent_output in func.tags:
-            self.watch.refuse(str(func).removeprefix("aten.").partition(".")[0].lstrip("_"))
-        return func(*args, **(kwargs or {}))
-
-
 def _copies_values(name: str, args: Sequence[Any]) -> bool:
     """Whether a call makes a tensor of other tensors' values; ``as_tensor`` of a tensor is that tensor."""
     given = args[int(name == "new_tensor")] if len(args) > int(name == "new_tensor") else None
     if name == "as_tensor" and isinstance(given, Tensor):
         return False
-    return any(isinstance(leaf, Tensor) for leaf in torch.utils._pytree.tree_leaves(given))
+    return any(isinstance(leaf, Tensor) for leaf in capture.tree_leaves(given))
 
 
 def _where() -> str:

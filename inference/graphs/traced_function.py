@@ -11,28 +11,32 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import pyro
 import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
+from . import inductor
 from .agreement import agree
 from .fixed_shapes import shaped_by_values
-from .graph import lift_constants, trace_operations
-from .matrix_products import redirect_products
+from .graph import first_line, lift_constants, tidy, trace_operations
 from .python_state import PythonState
-from .reads import WithoutReads
+from .reads import ReadError, WithoutReads
+from .torch_internals import CannotCaptureError, CannotCompileError, capture
 
 __all__ = ["captured", "worth_compiling"]
 
 Function = Callable[..., tuple[Tensor, ...]]
 
+_REASONS = (CannotCaptureError, ReadError)
+_said: WeakKeyDictionary[Any, set[str]] = WeakKeyDictionary()  # what was told, by the modules it was told of
 _WORTH_COMPILING = 10_000_000  # evaluations times rows: some tens of seconds of a small net
 
 
 def captured(function: Function, *examples: Tensor, compile: bool = False) -> Function:
-    """Write a function down as a graph; it comes back as it is where it cannot be captured.
+    """Write a function down as a graph; it comes back as it is where it cannot be captured, and a warning says why.
 
     The graph must give the same numbers at another place than the one it was captured at, from the same random state.
     A function that reads a tensor's values into Python, draws outside torch or changes what it holds is left as it is.
@@ -53,7 +57,11 @@ def captured(function: Function, *examples: Tensor, compile: bool = False) -> Fu
         (tensor([2., 2., 2.]),)
     """
     examples = tuple(example.detach().contiguous() for example in examples)  # the graph reshapes as this layout lets it
-    before = PythonState({"function": function})
+    try:
+        before = PythonState({"function": function})
+    except CannotCaptureError as error:
+        _say_uncaptured(function, (), str(error))
+        return function
     try:
         elsewhere, expected = _place_to_compare(function, examples)
         filled = PythonState({"function": function})  # a first call may fill a cache
@@ -61,9 +69,11 @@ def captured(function: Function, *examples: Tensor, compile: bool = False) -> Fu
         with _aside(examples):
             found = run(*elsewhere)
         if filled.changed() is not None or before.drawn() is not None or not _all_agree(found, expected):
-            raise ValueError("the function is not the same when it is played again")
-    except Exception:  # programs that branch on values: the handlers run at every evaluation, as they always may
+            raise CannotCaptureError("played again from the same random state it gives other numbers")
+    except Exception as error:  # programs that branch on values: the handlers run at every evaluation
         before.restore()
+        reason = str(error) if isinstance(error, _REASONS) else first_line(error)
+        _say_uncaptured(function, before.modules, reason)
         return function
     kinds = [(example.shape, example.dtype) for example in examples]
 
@@ -84,6 +94,17 @@ def worth_compiling(evaluations: int, rows: int) -> bool:
     return evaluations * rows >= _WORTH_COMPILING
 
 
+def _say_uncaptured(function: Function, modules: Sequence[Any], reason: str) -> None:
+    """Warn once of a reason and the modules that a function holds, the pair's; or the code of one that holds none."""
+    holders = modules or [getattr(function, "__code__", function)]
+    told = any(reason in _said.get(holder, ()) for holder in holders)
+    for holder in holders:
+        _said.setdefault(holder, set()).add(reason)
+    if not told:
+        message = f"a density runs uncaptured, several times slower on a small net: {reason}."
+        warnings.warn(message, RuntimeWarning, stacklevel=3)
+
+
 @contextmanager
 def _aside(examples: tuple[Tensor, ...]) -> Iterator[None]:
     """Draw from the random streams without moving them; no gradients, none of Pyro's validation."""
@@ -100,8 +121,8 @@ def _graph(function: Function, examples: tuple[Tensor, ...], compile: bool) -> C
     with _aside(examples):
         graph = trace_operations(overheard, *examples)
     if (operation := shaped_by_values(graph)) is not None:
-        raise ValueError(f"the shapes behind {operation} depend on values")
-    _tidy(graph)
+        raise CannotCaptureError(f"the shapes behind {operation} depend on draws or data (a rejection loop, a mask)")
+    tidy(graph, _fold)
     return _compiled(graph, list(examples)) if compile else graph
 
 
@@ -113,15 +134,13 @@ def _place_to_compare(function: Function, examples: tuple[Tensor, ...]) -> tuple
             values = function(*place)
         if any(bool(torch.isfinite(value).any()) for value in values):
             return place, values
-    raise ValueError("the function is finite nowhere that was looked at")
+    raise CannotCaptureError("it is finite nowhere that was looked at")
 
 
 def _compiled(graph: GraphModule, examples: list[Tensor]) -> Callable[..., Any]:
-    from .inductor import CannotCompileError, compiled  # costs seconds where nothing is compiled
-
     flat = lift_constants(graph)
     try:
-        return compiled(flat, examples)
+        return inductor.compiled(flat, examples)
     except CannotCompileError as error:
         warnings.warn(f"a density runs uncompiled: {error}.", RuntimeWarning, stacklevel=2)
         return graph
@@ -135,17 +154,6 @@ def _halved(example: Tensor) -> Tensor:
 def _repeated(example: Tensor) -> Tensor:
     """The first half of the rows, twice each and in another order."""
     return example[torch.arange(len(example), device=example.device).flip(0) // 2] if example.dim() else example
-
-
-def _tidy(graph: GraphModule) -> None:
-    for node in list(graph.graph.nodes):
-        if node.target in (torch.ops.aten.detach.default, torch.ops.aten.alias.default):
-            node.replace_all_uses_with(node.args[0])
-            graph.graph.erase_node(node)
-    _fold(graph)
-    redirect_products(graph)
-    graph.graph.lint()
-    graph.recompile()
 
 
 def _fold(graph: GraphModule) -> None:
@@ -172,7 +180,6 @@ def _fold(graph: GraphModule) -> None:
                 constant = graph.graph.get_attr(name)
             constant.meta = dict(node.meta)
             node.replace_all_uses_with(constant)
-    graph.graph.eliminate_dead_code()
 
 
 def _all_agree(found: Sequence[Tensor], expected: Sequence[Tensor]) -> bool:
@@ -180,8 +187,7 @@ def _all_agree(found: Sequence[Tensor], expected: Sequence[Tensor]) -> bool:
 
 
 def _writes(node: Node) -> bool:
-    schema = getattr(node.target, "_schema", None)
-    return schema is not None and schema.is_mutable
+    return isinstance(node.target, capture.OpOverload) and capture.schema(node.target).is_mutable
 
 
 def _draws(node: Node) -> bool:

@@ -23,8 +23,9 @@ from torch import Tensor
 from torch.fx import GraphModule
 
 from ..graphs.fixed_shapes import shaped_by_values
-from ..graphs.graph import CannotCaptureError, Flat, first_line, flatten_graph, trace_operations
+from ..graphs.graph import Flat, first_line, flatten_graph, trace_operations
 from ..graphs.reads import ReadError, WithoutReads
+from ..graphs.torch_internals import CannotCaptureError
 from ..objectives import Batch
 from ..pairs.data import Rows, Tensors
 from ..pairs.sites import as_data

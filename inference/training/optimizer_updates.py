@@ -17,7 +17,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
+
+from ..graphs.torch_internals import capture
 
 __all__ = ["Update", "is_dense", "laid_out_like", "step_hooks", "update_of"]
 
@@ -90,8 +91,8 @@ def update_of(optimizer: torch.optim.Optimizer, fused: bool) -> Update | None:
 
 def step_hooks(optimizer: torch.optim.Optimizer) -> bool:
     """Tell whether anything is called before, after or in place of an optimiser's step (torch's schedulers aside)."""
-    everywhere = (_global_optimizer_pre_hooks, _global_optimizer_post_hooks)
-    own = (optimizer._optimizer_step_pre_hooks, optimizer._optimizer_step_post_hooks)
+    everywhere = (capture.global_pre_hooks, capture.global_post_hooks)
+    own = (capture.pre_hooks(optimizer), capture.post_hooks(optimizer))
     step = vars(optimizer).get("step")
     return any(everywhere) or any(own) or not (step is None or hasattr(step, "_wrapped_by_lr_sched"))
 
@@ -138,9 +139,9 @@ def _adam(
     b1, b2 = (float(b) for b in group["betas"])
     steps, ms, vs = ([state[name] for state in states] for name in ("step", "exp_avg", "exp_avg_sq"))
     decoupled = bool(group.get("decoupled_weight_decay", False))
-    torch._foreach_add_(steps, 1)
+    capture.add_to_each(steps, 1)
     if fused:
-        kernel = torch._fused_adamw_ if decoupled else torch._fused_adam_
+        kernel = capture.fused_adamw if decoupled else capture.fused_adam
         kernel(
             ps, gs, ms, vs, [], steps, lr=lr, beta1=b1, beta2=b2, weight_decay=group["weight_decay"],
             eps=group["eps"], amsgrad=False, maximize=group["maximize"], grad_scale=None, found_inf=broken,
@@ -156,21 +157,21 @@ def _adam(
             kept = p * (1 - lr * decay).to(p.dtype) if decoupled and decay else p
             new = kept - size.to(p.dtype) * first / (second.sqrt() / root.to(p.dtype) + group["eps"])
             _put(broken, (m, first), (v, second), (p, new))
-    torch._foreach_sub_(steps, [broken] * len(steps))
+    capture.subtract_from_each(steps, [broken] * len(steps))
 
 
 def _adagrad(
     group: Group, lr: Tensor, ps: list[Tensor], gs: list[Tensor], states: list[Any], broken: Tensor, fused: bool
 ) -> None:
     steps, sums = ([state[name] for state in states] for name in ("step", "sum"))
-    torch._foreach_add_(steps, 1)
+    capture.add_to_each(steps, 1)
     # Torch's fused Adagrad takes no tensor for "skip this update" on every device, so there is one form of it.
     for p, g, s, t in zip(ps, gs, sums, steps, strict=True):
         g = _signed(group, p, g, group["weight_decay"])
         total = s + g * g
         size = (lr / (1 + (t - 1) * group["lr_decay"])).to(p.dtype)
         _put(broken, (s, total), (p, p - size * g / (total.sqrt() + group["eps"])))
-    torch._foreach_sub_(steps, [broken] * len(steps))
+    capture.subtract_from_each(steps, [broken] * len(steps))
 
 
 def _sgd(

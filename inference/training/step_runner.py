@@ -12,8 +12,9 @@ from collections.abc import Callable
 from typing import Any
 
 from ..graphs.background import Background
-from ..graphs.graph import CannotCaptureError, Flat
-from ..graphs.inductor import CannotCompileError, compiled
+from ..graphs.graph import Flat
+from ..graphs.inductor import compiled
+from ..graphs.torch_internals import CannotCaptureError, CannotCompileError
 from ..objectives import Batch
 from ..pairs.data import Rows
 from ..pairs.sites import as_data
@@ -85,6 +86,12 @@ class Levels:
             self.data, self._outdated = data, "the data set"
         elif self._captured is not None and self._outdated is None:
             self._outdated = self._captured.outdated()
+
+    def close(self) -> None:
+        """Stop a compiler that is still at work; the run has ended before it was asked for what it compiled."""
+        if self._background is not None:
+            self._background.stop()
+            self._background = None
 
     def settle(self) -> None:
         """Look whether all steps so far were finite.
@@ -168,7 +175,7 @@ class Levels:
 
         try:
             capture(self.eager, self.data, batch, fused=False, build=build)
-        except CannotCaptureError as error:
+        except (CannotCaptureError, CannotCompileError) as error:
             self._compiling = False
             _say(f"the captured step stays uncompiled: {error}.")
 

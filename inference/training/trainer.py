@@ -10,6 +10,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -234,13 +235,13 @@ class Fit:
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
         """Step until the length is reached or an observer stops the run."""
-        with self._progress:
+        with self._progress, closing(self._make_step):
             while not self.done:
                 yield self.advance()
 
     def drain(self) -> Run:
         """Step to the end, and return the run."""
-        with self._progress:
+        with self._progress, closing(self._make_step):
             self._make_step.look(self.data)
             while not self.done:
                 with self.random:  # once an epoch: the stream need not be put away between steps nobody sees

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from ..graphs.agreement import agree
-from ..graphs.graph import CannotCaptureError, first_line
+from ..graphs.graph import first_line
 from ..graphs.python_state import PythonState
+from ..graphs.torch_internals import CannotCaptureError
 from ..objectives import Batch
 from ..pairs.data import Rows, Tensors
 from .optimizer_updates import Update

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import pyro
 import torch
 from pyro.contrib.zuko import ZukoToPyro
 from pyro.distributions import constraints
@@ -87,10 +88,10 @@ def build_flow(
 
 def zuko() -> Any:
     """Return Zuko, imported without its switching off of torch's argument checks for everyone."""
-    validate = torch.distributions.Distribution._validate_args
+    validate = pyro.settings.get("validate_distributions_torch")
     import zuko as module
 
-    torch.distributions.Distribution._validate_args = validate
+    pyro.settings.set(validate_distributions_torch=validate)
     return module
 
 

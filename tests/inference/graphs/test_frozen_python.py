@@ -344,6 +344,7 @@ def test_every_read_is_seen_even_where_the_program_hides_it():
         _ = quiet.sum() + torch.tensor([1.0]) + torch.as_tensor(quiet), len(quiet), quiet.shape, quiet[1:], list(quiet)
 
 
+@pytest.mark.filterwarnings("ignore:a density runs uncaptured")
 def test_a_function_is_left_alone_where_its_graph_would_stand_still():
     scale, held = torch.tensor(2.0), [0]
 

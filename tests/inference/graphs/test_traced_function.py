@@ -10,9 +10,11 @@ import torch
 
 from aevb import guides
 from aevb.inference import log_evidence
-from aevb.inference.evidence import ImportanceSampling, importance_sampling
+from aevb.inference.evidence import AnnealedImportanceSampling, ImportanceSampling, importance_sampling
 from aevb.inference.graphs import inductor
 from aevb.inference.graphs.traced_function import captured
+from aevb.inference.pairs.pair import Pair
+from aevb.inference.posterior import hmc
 from aevb.models import LatentVariableModel, likelihoods, networks, priors
 
 
@@ -67,14 +69,16 @@ def test_a_rejection_loop_is_left_alone():
             todo = todo[~good]
         return (found + x,)
 
-    assert captured(accepted, torch.zeros(50)) is accepted
+    with pytest.warns(RuntimeWarning, match="a density runs uncaptured.*the shapes behind aten.*a rejection loop"):
+        assert captured(accepted, torch.zeros(50)) is accepted
 
 
 def test_a_function_that_reads_a_number_is_left_alone():
     def scaled(x):
         return (x * float(x.detach().sum().numpy()),)
 
-    assert captured(scaled, torch.ones(3)) is scaled
+    with pytest.warns(RuntimeWarning, match=r"uncaptured.*: numpy\(\) reads a tensor.* at test_traced_function"):
+        assert captured(scaled, torch.ones(3)) is scaled
 
 
 @pytest.mark.parametrize("rows", [50, 64])
@@ -110,7 +114,9 @@ def test_compiled_weights_are_the_same_weights(monkeypatch):
     torch.testing.assert_close(found[0].log_px, found[1].log_px, rtol=1e-6, atol=1e-6)
 
 
-def test_a_program_that_branches_on_its_data_is_weighed_uncaptured(monkeypatch):
+def _branching():
+    """A pair whose model branches on its data."""
+
     def model(x):
         with pyro.plate("data", len(x)):
             z = pyro.sample("z", dist.Normal(x.new_zeros(()), 1.0))
@@ -121,8 +127,30 @@ def test_a_program_that_branches_on_its_data_is_weighed_uncaptured(monkeypatch):
         with pyro.plate("data", len(x)):
             pyro.sample("z", dist.Normal(x.squeeze(-1) / 2, 0.8))
 
+    return Pair(model, guide)
+
+
+def test_a_pair_that_cannot_be_captured_says_so_once_with_the_reason(monkeypatch):
+    monkeypatch.setattr(importance_sampling, "_WORTH_CAPTURING", 1)
+    monkeypatch.setattr(hmc, "WORTH_CAPTURING", 1)
+    x = torch.tensor([[-1.0], [1.0], [0.5]])
+    for _ in range(2):  # of another pair it is said again
+        pair = _branching()
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            for num_samples in (20, 30):
+                log_evidence(pair.model, pair.guide, x, ImportanceSampling(num_samples, rows=20))
+            log_evidence(pair.model, pair.guide, x, AnnealedImportanceSampling(num_chains=2, num_temperatures=5))
+            hmc.sample(lambda u: pair.log_joint({"z": u[..., 0]}, x), torch.zeros(1, 3, 1), num_samples=5, warmup=5)  # noqa: B023
+        (said,) = [str(w.message) for w in caught if "uncaptured" in str(w.message)]
+        assert "__bool__() reads a tensor's values as Python numbers at test_traced_function.py" in said
+
+
+@pytest.mark.filterwarnings("ignore:a density runs uncaptured")
+def test_a_program_that_branches_on_its_data_is_weighed_uncaptured(monkeypatch):
+    pair = _branching()
     monkeypatch.setattr(importance_sampling, "_WORTH_CAPTURING", 1)
     x = torch.tensor([[-1.0], [1.0], [0.5]])
-    evidence = log_evidence(model, guide, x, ImportanceSampling(4000, rows=100))
+    evidence = log_evidence(pair.model, pair.guide, x, ImportanceSampling(4000, rows=100))
     exact = dist.Normal(0.0, 2.0**0.5).log_prob(x).squeeze(-1)
     assert torch.allclose(evidence.log_px.float(), exact, atol=0.1)
