@@ -68,9 +68,9 @@ class Background:
 
 
 def _end(process: subprocess.Popen[str], folder: tempfile.TemporaryDirectory[str]) -> None:
-    if process.poll() is None:
-        os.killpg(process.pid, signal.SIGKILL)  # the C++ compiler is of the same session
-    process.communicate()
+    with process:  # at its end the pipe is closed and the process waited for
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)  # the C++ compiler is of the same session
     folder.cleanup()
 
 
