@@ -7,7 +7,7 @@ this package's blocks and the modules that the user has named by ``--plugin``.
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from importlib.util import module_from_spec, spec_from_file_location
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 
 __all__ = ["load_plugins", "named_in", "trusted"]
@@ -51,11 +51,10 @@ def _from_file(path: Path) -> str:
     name = path.stem
     spec = spec_from_file_location(name, path.resolve())
     assert spec is not None and spec.loader is not None
-    known = sys.modules.get(name)
-    if known is not None:
-        if getattr(known, "__file__", None) == spec.origin:
-            return name
+    if _origin(name) not in (None, spec.origin):  # which might be imported later, and would find this one
         raise ValueError(f"plugin {path} has the name of another module, {name}; rename the file.")
+    if name in sys.modules:
+        return name
     module = sys.modules[name] = module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
@@ -63,3 +62,11 @@ def _from_file(path: Path) -> str:
         del sys.modules[name]
         raise ValueError(f"plugin {path} cannot be imported: {type(error).__name__}: {error}") from error
     return name
+
+
+def _origin(name: str) -> str | None:
+    """Where a module of that name is, imported already or not."""
+    if name in sys.modules:
+        return str(getattr(sys.modules[name], "__file__", "built in"))
+    found = find_spec(name) if name.isidentifier() else None
+    return None if found is None else str(found.origin)

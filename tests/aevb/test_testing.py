@@ -198,6 +198,7 @@ def test_a_name_of_another_kind_may_be_taken_and_a_class_registered_anew():
     [
         ("raise RuntimeError('no')", "broken_plugin.py", "RuntimeError: no"),
         ("", "json.py", "has the name of another module, json"),
+        ("", "tabnanny.py", "has the name of another module, tabnanny"),  # which nobody has imported yet
         (None, "missing.py", "is no file"),
         (None, "no_such_module", "ModuleNotFoundError"),
     ],
