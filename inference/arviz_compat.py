@@ -6,6 +6,7 @@ ArviZ costs seconds to import, so it is imported when first asked for.
 from __future__ import annotations
 
 import inspect
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -77,11 +78,14 @@ def pareto_khat(log_weights: Tensor) -> Tensor:
         log_weights: Raw log-weights ``[N, K]``.
 
     Returns:
-        k-hat ``[N]``, float64; minus infinity where all weights are equal, as there is no tail.
+        k-hat ``[N]``, float64; minus infinity where the largest weights are equal, as there is no tail.
     """
-    rows = log_weights.detach().double()
-    # A guide that is exact has equal weights up to rounding, and no Pareto tail can be fitted to rounding.
-    flat = rows.max(-1).values - rows.min(-1).values < 1e-4
+    rows = log_weights.detach().double().cpu()
+    # A guide that is exact has equal weights up to rounding, and no Pareto tail can be fitted to rounding; of discrete
+    # latents many draws may have the largest weight.
+    tail = math.ceil(min(0.2 * rows.shape[-1], 3.0 * math.sqrt(rows.shape[-1])))
+    largest = rows.topk(tail + 1).values
+    flat = largest[:, 0] - largest[:, -1] < 1e-4
     khat = torch.full((len(rows),), -torch.inf, dtype=torch.float64)
     if not bool(flat.all()):
         khat[~flat] = smoothed_weights(rows[~flat])[1]

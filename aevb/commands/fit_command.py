@@ -103,7 +103,7 @@ def _write(args: Namespace, fitted: object, data: object, scales: str | None) ->
     if not len(data.test):  # a table of posteriors has none for held-out data: its training data are shown
         data, split = replace(data, test=data.train, test_labels=data.train_labels), "train"
     if fitted.guide is not None and fitted.pair.has_density:
-        bound = log_evidence(fitted.model, fitted.guide, data.test, ELBO(num_samples=10), seed=args.seed)
+        bound = log_evidence(fitted.model, fitted.guide, data.test, ELBO(num_samples=100), seed=args.seed)
         records = [bound.record(split)]
         print(f"{split} bound {bound.mean:.2f} +- {bound.standard_error:.2f} nats per datapoint")
         usage = latent_usage(fitted.pair, rows(data.test, _LOOKED_AT), num_samples=20, seed=args.seed)

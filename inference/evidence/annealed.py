@@ -24,8 +24,8 @@ from ..pairs.sites import Data, as_data
 from ..progress import Progress
 from ..random_state import RandomState
 from .annealing import Annealing, Tick
-from .annealing_path import SCHEDULES, STARTS, path_from
-from .errors import log_mean_errors, with_rounding
+from .annealing_path import SCHEDULES, START_DRAWS, STARTS, Path, ladder, path_from
+from .errors import FEWEST_CHAINS, annealed_tail, log_mean_errors, with_rounding
 from .evidence import Evidence
 from .finished_chunks import FinishedChunks, digest
 
@@ -33,7 +33,6 @@ __all__ = ["AnnealedImportanceSampling"]
 
 Weigh = Callable[[Data, Tick], Tensor]
 
-_FEW = 50  # temperatures: with fewer, chains keep what a narrow start left out, and errors cover 80 % in place of 95
 _COUNTS = ("num_temperatures", "num_chains", "num_leapfrog", "num_tuning", "rows")
 
 
@@ -42,8 +41,8 @@ class AnnealedImportanceSampling:
     """Anneal ``num_chains`` chains per datapoint from the prior or the guide to the posterior.
 
     Args:
-        num_temperatures: Temperatures T above zero; from a guide or its moments, fewer than 50 are noted, as the errors
-            may then be too small.
+        num_temperatures: Temperatures T above zero; where a guide (or its moments) is narrower than the posterior by
+            more than so many make up for, the error is not known.
         num_chains: Chains C a datapoint; below 4 the error is not known.
         start: ``"guide"`` (an order of magnitude fewer temperatures do), ``"moments"`` (the normal with the mean and
             covariance of the guide's draws, no narrower than a tenth of the prior: for a guide that has no density) or
@@ -100,29 +99,47 @@ class AnnealedImportanceSampling:
         """Estimate log p(x) of every datapoint."""
 
         def weigh(part: Data, tick: Tick) -> Tensor:
-            return self.annealing(pair, part, tick).forward()
+            chains = self.annealing(pair, part, tick)
+            return torch.cat([chains.forward(), self.start_khat(chains.path)])
 
-        log_weights = self.chunked(pair, data, weigh, self.num_temperatures)  # [C, N]
-        return with_rounding(self.evidence(log_weights), pair)
+        log_weights, khat = self.chunked(pair, data, weigh, self.num_temperatures).split([self.num_chains, 1])
+        return with_rounding(self.evidence(log_weights, khat[0]), pair)
 
-    def evidence(self, log_weights: Tensor) -> Evidence:
-        """The evidence that the log-weights ``[C, N]`` of forward chains are."""
+    def start_khat(self, path: Path) -> Tensor:
+        """k-hat of the start's weights ``[1, batch]``; those of the prior, likelihoods, are taken to have no tail."""
+        points = len(path.scale)
+        if self.start == "prior":
+            return torch.full((1, points), -torch.inf, dtype=torch.float64)
+        return path.start_khat(max(self.num_chains, self.rows // points)).unsqueeze(0)
+
+    def evidence(self, log_weights: Tensor, start_khat: Tensor) -> Evidence:
+        """The evidence that the log-weights ``[C, N]`` of forward chains are, from a start of such k-hat ``[N]``."""
         total = log_weights.logsumexp(0)
-        errors = log_mean_errors(log_weights)
-        notes = [f"{self.num_temperatures} temperatures from the {self.start}, {self.num_chains} chains per datapoint"]
-        if self.start != "prior" and self.num_temperatures < _FEW:
-            notes.append(
-                f"with fewer than {_FEW} temperatures the stated errors are too small wherever the {self.start} is "
-                "narrower than the posterior"
-            )
+        tail = annealed_tail(start_khat, START_DRAWS, ladder(self.num_temperatures, self.schedule))
+        errors = log_mean_errors(log_weights, unseen=tail)
         return Evidence(
             method="ais",
             direction="lower bound",
             log_px=total - math.log(self.num_chains),
             num_samples=self.num_chains,
             ess=(2 * total - (2 * log_weights).logsumexp(0)).exp(),
-            notes=tuple(notes),
+            notes=(
+                f"{self.num_temperatures} temperatures from the {self.start}, {self.num_chains} chains per datapoint",
+            ),
+            why_unknown=self._why_unknown(errors.own_errors, tail),
             **errors._asdict(),
+        )
+
+    def _why_unknown(self, errors: Tensor, tail: Tensor) -> str:
+        """Why errors ``[N]`` are not known, where more than the number of chains is to blame."""
+        if self.num_chains < FEWEST_CHAINS or not bool(tail.isnan().any()):
+            return ""
+        scattered = bool((errors.isnan() & ~tail.isnan()).any())
+        return (
+            f"num_samples={self.num_chains} is too few for how much such weights scatter, or " if scattered else ""
+        ) + (
+            f"the {self.start} is narrower there than the posterior, by more than num_temperatures="
+            f"{self.num_temperatures} make up for; take more of them, or start='prior'"
         )
 
     def annealing(self, pair: Pair, part: Data, tick: Tick = lambda: None) -> Annealing:
@@ -174,6 +191,7 @@ class AnnealedImportanceSampling:
             return FinishedChunks(None, {})
         settings = {name: value for name, value in asdict(self).items() if name not in ("checkpoint", "progress")}
         settings |= {"num_points": num_points, "random_stream": stream, "ticks": num_ticks, "parameters": digest(pair)}
+        settings["start_draws"] = START_DRAWS
         return FinishedChunks(self.checkpoint, settings)
 
 

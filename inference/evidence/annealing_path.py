@@ -15,17 +15,19 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..arviz_compat import pareto_khat
 from ..graphs.traced_function import worth_compiling
 from ..pairs.pair import Pair
 from ..pairs.sites import Data
 from ..pairs.unconstrained import flatten, unflatten
 from ..posterior.hmc import WORTH_CAPTURING, Terms, with_gradients
 
-__all__ = ["SCHEDULES", "STARTS", "Path", "ladder", "path_from"]
+__all__ = ["SCHEDULES", "STARTS", "START_DRAWS", "Path", "ladder", "path_from"]
 
 STARTS = ("prior", "guide", "moments")
 SCHEDULES = ("sigmoid", "linear")
 
+START_DRAWS = 2000  # of the start, to see the tail of its weights
 _DRAWS = 500  # of the guide, to learn its moments or scales from: at least so many
 _RIDGE = 0.1  # of the prior's scale: a guide may be far too narrow, and a chain widens worse than it narrows
 
@@ -33,13 +35,20 @@ _RIDGE = 0.1  # of the prior's scale: a guide may be far too narrow, and a chain
 class Path(NamedTuple):
     """A path of densities for a few datapoints.
 
-    ``draw(count)`` gives starting points ``[count, batch, D]``; ``terms`` has two terms, log s and log p(x, u) - log s;
-    ``scale`` ``[batch, D]`` says how far one reaches in each coordinate.
+    ``draw(count)`` gives starting points ``[count, batch, D]``; ``terms`` has two terms, log s and log p(x, u) - log s,
+    and ``densities`` the same without their gradients; ``scale`` ``[batch, D]`` says how far one reaches in each
+    coordinate.
     """
 
     draw: Callable[[int], Tensor]
     terms: Terms
+    densities: Callable[[Tensor], tuple[Tensor, Tensor]]
     scale: Tensor
+
+    def start_khat(self, at_once: int) -> Tensor:
+        """k-hat of the weights p(x, u) / s(u) of draws of the start, so many at once: ``[batch]`` in float64."""
+        counts = [min(at_once, START_DRAWS - first) for first in range(0, START_DRAWS, at_once)]
+        return pareto_khat(torch.cat([self.densities(self.draw(count))[1].cpu() for count in counts]).T)
 
 
 def ladder(count: int, schedule: str) -> Tensor:
@@ -76,7 +85,7 @@ def path_from(pair: Pair, part: Data, start: str, num_chains: int, *, evaluation
         draw, densities = _from_guide(pair, part) if start == "guide" else _from_moments(pair, part, draws, ridge)
     example = draw(num_chains) if evaluations >= WORTH_CAPTURING else None
     compile = worth_compiling(evaluations, num_chains * len(part[0]))
-    return Path(draw, with_gradients(densities, example, compile=compile), scale)
+    return Path(draw, with_gradients(densities, example, compile=compile), densities, scale)
 
 
 def _spread(draws: Tensor) -> Tensor:

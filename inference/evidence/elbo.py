@@ -22,7 +22,7 @@ class ELBO:
     """The bound of each datapoint, averaged over ``num_samples`` draws of the guide.
 
     Args:
-        num_samples: Draws K a datapoint; below 10 the error, which is of the bound, is not known.
+        num_samples: Draws K a datapoint; below 100 the error, which is of the bound, is not known.
 
     References:
         Auto-Encoding Variational Bayes (Kingma & Welling, 2013), eq. (2), https://arxiv.org/abs/1312.6114

@@ -1,16 +1,23 @@
 r"""Monte Carlo standard errors that two of which cover in 95 % of repeats.
 
-    of log 1/K sum_k w_k:   e = t s + s^2 / 2 + (m - 1/K) k / (1 - k),      s^2 = (1 / ESS - 1 / K) K / (K - 1)
-    of 1/K sum_k b_k:       e = (t + 3/4 |g| / sqrt K) s,                   s^2 = var(b) / K
+    of log 1/K sum_k w_k:   e = |(t s, h)| + s^2 / 2,              h = (m - 1/K) k / (1 - k)
+    of 1/K sum_k b_k:       e = |((t + 3/4 |g| / sqrt K) s, h)|,   h = m k / (1 - k)
     of rounding:            e = eps (1 + |log p|)
 
 Each is made so that the true value lies within two of it as often as within two standard deviations of a normal
 variable. ``t`` is half of Student's t at that level, as few draws do not know their own spread; ``s^2 / 2`` is the bias
-of a logarithm (the delta method) and ``g`` the skewness (Johnson's modified t). The last term of the first is for what
-a heavy tail holds beyond the largest of K draws: of a tail of shape ``k`` about ``m k / (1 - k)`` of the whole, ``m``
-being the largest weight's share. ``k`` is estimated, and most draws of a heavy tail look like those of a lighter one:
-its upper 99 % limit is taken, k + 2.33 (1 + k) / sqrt M of the M weights in the tail, where k = (k-hat (M + 10) - 5) /
-M is k-hat before it was shrunk; but no more than .9, which is nine times the largest weight.
+of a logarithm (the delta method), where s^2 = (1 / ESS - 1 / K) K / (K - 1); of numbers b it is var(b) / K, and ``g``
+is their skewness (Johnson's modified t). ``h`` is what a heavy tail holds beyond
+the largest of K draws: of a tail of shape ``k`` about ``k / (1 - k)`` times what that one adds to the average, ``m``.
+``k`` is estimated, and most draws of a heavy tail look like those of a lighter one: an upper limit is taken,
+k + c (1 + k) / sqrt M of the M draws in the tail, where k = (k-hat (M + 10) - 5) / M is k-hat before it was shrunk; but
+no more than .93, which is thirteen times the largest. Of weights, whose bias all goes one way, it is the 99 % limit
+(c = 2.33), of other numbers the 95 % limit (c = 1.64). A limit is seldom met, so ``h`` and the scatter add as squares
+do.
+
+Weights of annealed chains are too few to show their tail, but that of the path's start is seen in draws of it. Under
+s^(1-b) p^b a ratio p/s of shape ``k`` under s has the shape k / (1 - b k), so a chain that stays where it is while b
+moves on by d weighs with the shape d k / (1 - b k): the largest over the path is taken, of stays of four temperatures.
 
 Over datapoints the scatter ``s`` averages out, and so does the allowance that is made for not knowing it, faster; the
 bias does not.
@@ -36,6 +43,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..arviz_compat import pareto_khat
 from ..pairs.pair import Pair
 from .evidence import Evidence
 
@@ -44,6 +52,7 @@ __all__ = [
     "FEWEST_DRAWS",
     "FEWEST_FOR_KHAT",
     "Errors",
+    "annealed_tail",
     "log_mean_errors",
     "mean_errors",
     "not_known",
@@ -52,13 +61,20 @@ __all__ = [
 ]
 
 FEWEST_CHAINS = 4  # annealed weights: below, no spread of theirs says anything
-FEWEST_DRAWS = 10  # log-weights, whose skewness takes more to be seen
+FEWEST_DRAWS = 100  # log-weights: below, no twenty of them make a tail to be told from a light one
 FEWEST_FOR_KHAT = 25  # weights: below, no five of them make a tail to fit a Pareto to
 
+_TINY = torch.finfo(torch.float64).tiny
 _TWO_SIGMA = 0.9772498680518208  # the probability of lying below two standard deviations of a normal variable
 _LIMIT = 2.33  # standard deviations of k-hat to its upper 99 % limit
+_LIMIT_OF_MEANS = 1.64  # to its upper 95 % limit
 _PRIOR_DRAWS = 10  # of shape 1/2, that k-hat is shrunk by
-_HEAVIEST = 0.9  # above, a tail would hold more than ten times its largest weight
+_HEAVIEST = 0.93  # above, a tail would hold more than thirteen times its largest weight
+_SMALL = 0.05  # the share of the largest weight below which no tail is as heavy as a k-hat of one or more says
+_UNSEEN = 1.0 / 3.0  # the heaviest shape of a tail that has a skewness
+_LARGEST_SHAPE = 2.0  # of a start; above, draws show how far off they are and no shape of a tail
+_STAY = 4  # temperatures: of chains that accept two proposals in three, one in twenty-five stays in place so long
+_NO_MEAN_SEEN = 0.7  # shape above which no practical number of chains finds the average of their weights
 
 
 class Errors(NamedTuple):
@@ -69,18 +85,19 @@ class Errors(NamedTuple):
     biases: Tensor
 
 
-def log_mean_errors(log_weights: Tensor, khat: Tensor | None = None, *, unseen: float = 1.0 / 3.0) -> Errors:
+def log_mean_errors(log_weights: Tensor, khat: Tensor | None = None, *, unseen: float | Tensor = _UNSEEN) -> Errors:
     """State the error of the logarithm of an average of weights.
 
     Args:
         log_weights: Of K independent draws, ``[K, N]``.
         khat: The shape of each tail, ``[N]``, where there are weights enough to fit one.
-        unseen: The shape that a tail is taken to have where there are not: as a default the heaviest with a skewness.
+        unseen: The shape that each tail is taken to have where there are not, a number or ``[N]``: as a default the
+            heaviest with a skewness.
 
     Returns:
         The errors. They are not numbers where there are fewer than four weights, and where nothing bounds what no draw
-        has seen: k-hat is one or more or, without it, log-weights spread like those of which exp(spread^2 / 2) > K
-        draws are needed.
+        has seen: k-hat is one or more and the largest weight a good part of all or, without k-hat, log-weights spread
+        like those of which exp(spread^2 / 2) > K draws are needed.
 
     Example:
         >>> _ = torch.manual_seed(0)
@@ -96,25 +113,47 @@ def log_mean_errors(log_weights: Tensor, khat: Tensor | None = None, *, unseen: 
     share = (log_weights - total).exp()
     ess = 1.0 / share.square().sum(0)
     square = (1.0 / ess - 1.0 / draws).clamp(min=0.0) * draws / (draws - 1)
-    tail = _upper_limit(khat.to(total), draws) if khat is not None else _unseen_tail(log_weights, unseen)
-    beyond = (share.amax(0) - 1.0 / draws).clamp(min=0.0) * tail / (1.0 - tail)
+    largest, scatter = share.amax(0), square.sqrt()
+    known = _unseen_tail(log_weights, unseen) if khat is None else _seen_tail(khat.to(total), draws, largest)
+    beyond = (largest - 1.0 / draws).clamp(min=0.0) * known / (1.0 - known)
     # The weights that count are as few as their effective number.
-    scatter = square.sqrt()
+    allowed = _half_t(ess - 1.0) * scatter
     biases = (square + beyond.clamp(max=1.0).square()) / 2
-    return Errors(_half_t(ess - 1.0) * scatter + square / 2 + beyond, scatter, biases)
+    # A limit is seldom met, but of what is merely taken to be there all is allowed for.
+    return Errors((allowed + beyond if khat is None else allowed.hypot(beyond)) + square / 2, scatter, biases)
 
 
 def mean_errors(values: Tensor) -> Errors:
-    """State the error of an average of K independent numbers ``[K, N]``; it is not a number below ten of them."""
+    """State the error of an average of K independent numbers ``[K, N]``.
+
+    It is not a number below a hundred of them, which do not show whether they have a variance, and where the tail on
+    the side to which they are skewed has a k-hat of one or more, as of numbers that have no mean.
+    """
     draws, values = len(values), values.double()
     if draws < FEWEST_DRAWS:
         return not_known(values[0])
     away = values - values.mean(0)
     variance = away.square().mean(0)
-    skewness = away.pow(3).mean(0) / variance.clamp(min=torch.finfo(torch.float64).tiny) ** 1.5
+    skewness = (away / variance.sqrt().clamp(min=_TINY)).pow(3).mean(0)
     shift = 0.75 * skewness.abs() / math.sqrt(draws)  # half of (1 + 2 t^2) / 6 at t = 2
     scatter = (variance / (draws - 1)).sqrt()
-    return Errors((_half_t(torch.full_like(variance, draws - 1.0)) + shift) * scatter, scatter, scatter * 0.0)
+    allowed = (_half_t(torch.full_like(variance, draws - 1.0)) + shift) * scatter
+    return Errors(allowed.hypot(_beyond(away * skewness.sign())), scatter, scatter * 0.0)
+
+
+def annealed_tail(start_khat: Tensor, num_draws: int, betas: Tensor) -> Tensor:
+    """The shape that the tail of annealed chains' weights may have, ``[N]``: at least 1/3, not a number above .7.
+
+    Args:
+        start_khat: k-hat of p/s under the path's start, ``[N]``.
+        num_draws: Draws of the start that it was found from.
+        betas: The inverse temperatures from 0 to 1, ``[T + 1]``.
+    """
+    shape = _limit(start_khat.double(), num_draws, _LIMIT).clamp(0.0, _LARGEST_SHAPE)
+    ahead = torch.cat([betas, betas.new_ones(_STAY)])[_STAY:] - betas
+    stays = ahead.unsqueeze(-1) * shape / (1.0 - betas.unsqueeze(-1) * shape.clamp(max=_HEAVIEST))
+    tail = stays.amax(0)
+    return tail.clamp(min=_UNSEEN).where(tail <= _NO_MEAN_SEEN, math.nan)
 
 
 def not_known(like: Tensor) -> Errors:
@@ -141,20 +180,36 @@ def with_rounding(evidence: Evidence, pair: Pair) -> Evidence:
     return replace(evidence, own_errors=evidence.errors.hypot(rounding), scatter=scatter.hypot(rounding))
 
 
-def _upper_limit(khat: Tensor, draws: int) -> Tensor:
-    """The upper 99 % limit of k-hat, between zero and nearly one; not a number where k-hat is one or more."""
+def _limit(khat: Tensor, draws: int, deviations: float) -> Tensor:
+    """The upper limit of k-hat, as it was before it was shrunk, so many standard deviations above it."""
     tail = min(0.2 * draws, 3.0 * math.sqrt(draws))
-    shape = khat + (khat - 0.5) * _PRIOR_DRAWS / tail  # as it was before it was shrunk
-    limit = shape + _LIMIT * (1.0 + shape.clamp(min=0.0)) / math.sqrt(tail)
-    return limit.clamp(0.0, _HEAVIEST).where(khat < 1.0, math.nan)
+    shape = khat + (khat - 0.5) * _PRIOR_DRAWS / tail
+    return shape + deviations * (1.0 + shape.clamp(min=0.0)) / math.sqrt(tail)
 
 
-def _unseen_tail(log_weights: Tensor, shape: float) -> Tensor:
+def _seen_tail(khat: Tensor, draws: int, largest: Tensor) -> Tensor:
+    """The upper 99 % limit of k-hat; no number where it is one or more and the largest weight's share is not small.
+
+    Weights that are nearly all alike, and now and then far above the rest, have a k-hat of two or three: what lies
+    beyond the threshold is mostly next to nothing. That there is no mean is then not said.
+    """
+    limit = _limit(khat, draws, _LIMIT).clamp(0.0, _HEAVIEST)
+    return limit.where((khat < 1.0) | (largest < _SMALL), math.nan)
+
+
+def _unseen_tail(log_weights: Tensor, shape: float | Tensor) -> Tensor:
     """That shape, or no number where the spread of log-weights ``[K, N]`` about their median asks for more of them."""
     away = log_weights - log_weights.quantile(0.5, dim=0)
     halves = [half.clamp(min=0.0).square().mean(0) for half in (away, -away)]  # half of each variance
     enough = torch.minimum(*halves) <= math.log(len(log_weights))
-    return torch.full_like(halves[0], shape).where(enough, math.nan)
+    return (shape + torch.zeros_like(halves[0])).where(enough, math.nan)
+
+
+def _beyond(away: Tensor) -> Tensor:
+    """What the upper tail of numbers ``[K, N]`` about zero holds beyond their largest, as a part of their average."""
+    khat = pareto_khat(away.clamp(min=_TINY).log().T).to(away)
+    tail = _limit(khat, len(away), _LIMIT_OF_MEANS).clamp(0.0, _HEAVIEST).where(khat < 1.0, math.nan)
+    return away.amax(0) / len(away) * tail / (1.0 - tail)
 
 
 def _half_t(freedom: Tensor) -> Tensor:

@@ -49,6 +49,7 @@ class Evidence:
             samples do not know it; as a default the errors themselves.
         biases: The part of each error that does not average out over datapoints, ``[N]``: a logarithm of an average
             lies to one side.
+        why_unknown: Why the error is not known where there are samples enough, as the end of a sentence.
         provenance: What the numbers are of: rows, units, measure; ``None`` where evidence was built by hand.
 
     Two errors cover log p(x) (of the bound: its expectation) in 95 % of repeats, or the error is not a number and
@@ -66,6 +67,7 @@ class Evidence:
     own_errors: Tensor | None = None
     scatter: Tensor | None = None
     biases: Tensor | None = None
+    why_unknown: str = ""
     provenance: Provenance | None = None
 
     def __repr__(self) -> str:
@@ -117,7 +119,7 @@ class Evidence:
         lost = int(self.errors.isnan().sum())
         if not lost:
             return ""
-        why = f"num_samples={self.num_samples} is too few to tell how much such weights scatter"
+        why = self.why_unknown or f"num_samples={self.num_samples} is too few to tell how much such weights scatter"
         return f"the Monte Carlo error is not known on {lost} of {len(self.errors)} datapoints: {why}"
 
     @property

@@ -163,15 +163,16 @@ def _sandwich(pair: Pair, like: Rows | Data, annealing: AnnealedImportanceSampli
         *x, u = part
         chains = annealing.annealing(pair, tuple(x), tick)
         forward = chains.forward()
-        return torch.cat([forward, chains.backward(u.unsqueeze(0).expand(annealing.num_chains, -1, -1))])
+        backward = chains.backward(u.unsqueeze(0).expand(annealing.num_chains, -1, -1))
+        return torch.cat([forward, backward, annealing.start_khat(chains.path)])
 
     both = annealing.chunked(pair, simulated, weigh, 2 * annealing.num_temperatures)
-    forward, backward = both.split(annealing.num_chains)
-    inverse = annealing.evidence(-backward)  # of 1/w, whose mean is 1/p(x)
+    forward, backward, (khat,) = both.split([annealing.num_chains, annealing.num_chains, 1])
+    inverse = annealing.evidence(-backward, torch.full_like(khat, -torch.inf))  # of 1/w, whose mean is 1/p(x)
     # Where chains wander too far out, 1/w has the heavy tail that w has where they are too narrow.
     errors = log_mean_errors(-backward, unseen=_HEAVY)
     upper = replace(inverse, method="reverse-ais", direction="upper bound", log_px=-inverse.log_px, **errors._asdict())
-    lower, upper = (with_rounding(bound, pair) for bound in (annealing.evidence(forward), upper))
+    lower, upper = (with_rounding(bound, pair) for bound in (annealing.evidence(forward, khat), upper))
     return Sandwich(lower, upper, simulated.parts[:-1])
 
 
