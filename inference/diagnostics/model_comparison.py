@@ -6,12 +6,12 @@ Only like is ranked: the same rows in the same units, against the same measure, 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from itertools import combinations
 from typing import TYPE_CHECKING
 
 from ..evidence import Evidence
+from ..evidence.errors import spread_error
 from ..evidence.provenance import difference as unlike
 
 if TYPE_CHECKING:
@@ -30,7 +30,8 @@ def compare(evidence: Mapping[str, Evidence], *, assume_alike: bool = False) -> 
 
     Returns:
         A row per model, the best first: ``rank``, ``log_px`` and ``standard_error`` (nats per datapoint),
-        ``difference`` to the best and its paired ``difference_error``, ``share_better`` (datapoints this model finds
+        ``difference`` to the best and its paired ``difference_error`` (a standard error, wider where few datapoints do
+        not know their own spread: two of it cover), ``share_better`` (datapoints this model finds
         likelier than the best one does), ``method``, ``direction``, ``measure`` and ``khat_over_threshold``.
 
     Raises:
@@ -72,7 +73,7 @@ def compare(evidence: Mapping[str, Evidence], *, assume_alike: bool = False) -> 
     for rank, name in enumerate(ranked):
         found = evidence[name]
         difference = found.log_px.double().cpu() - best
-        error = float(difference.std()) / math.sqrt(len(best)) if len(best) > 1 else math.nan
+        error = spread_error(difference)
         rows.append(
             {
                 "model": name,

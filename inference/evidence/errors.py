@@ -57,6 +57,7 @@ __all__ = [
     "mean_errors",
     "not_known",
     "rounding_errors",
+    "spread_error",
     "with_rounding",
 ]
 
@@ -74,7 +75,7 @@ _SMALL = 0.05  # the share of the largest weight below which no tail is as heavy
 _UNSEEN = 1.0 / 3.0  # the heaviest shape of a tail that has a skewness
 _LARGEST_SHAPE = 2.0  # of a start; above, draws show how far off they are and no shape of a tail
 _STAY = 4  # temperatures: of chains that accept two proposals in three, one in twenty-five stays in place so long
-_NO_MEAN_SEEN = 0.7  # shape above which no practical number of chains finds the average of their weights
+_NO_MEAN_SEEN = 0.7  # shape above which no practical number of draws finds the average of their weights
 
 
 class Errors(NamedTuple):
@@ -123,6 +124,19 @@ def log_mean_errors(log_weights: Tensor, khat: Tensor | None = None, *, unseen: 
     return Errors((allowed + beyond if khat is None else allowed.hypot(beyond)) + square / 2, scatter, biases)
 
 
+def spread_error(values: Tensor) -> float:
+    """The error of the mean of numbers ``[N]`` by their own spread, (t + 3/4 |g| / sqrt N) s; no number for just one.
+
+    With many it is the standard error, s; with tens, two of that one cover less than 95 %, and with less than ten so do
+    two of this one, if they are skewed.
+    """
+    values = values.double().cpu()
+    away = values - values.mean()
+    if len(values) < 2:
+        return math.nan
+    return float(_allowed(away, _skewness(away)) * away.square().mean(0).div(len(values) - 1).sqrt())
+
+
 def mean_errors(values: Tensor) -> Errors:
     """State the error of an average of K independent numbers ``[K, N]``.
 
@@ -133,11 +147,9 @@ def mean_errors(values: Tensor) -> Errors:
     if draws < FEWEST_DRAWS:
         return not_known(values[0])
     away = values - values.mean(0)
-    variance = away.square().mean(0)
-    skewness = (away / variance.sqrt().clamp(min=_TINY)).pow(3).mean(0)
-    shift = 0.75 * skewness.abs() / math.sqrt(draws)  # half of (1 + 2 t^2) / 6 at t = 2
-    scatter = (variance / (draws - 1)).sqrt()
-    allowed = (_half_t(torch.full_like(variance, draws - 1.0)) + shift) * scatter
+    skewness = _skewness(away)
+    scatter = (away.square().mean(0) / (draws - 1)).sqrt()
+    allowed = _allowed(away, skewness) * scatter
     return Errors(allowed.hypot(_beyond(away * skewness.sign())), scatter, scatter * 0.0)
 
 
@@ -190,11 +202,11 @@ def _limit(khat: Tensor, draws: int, deviations: float) -> Tensor:
 def _seen_tail(khat: Tensor, draws: int, largest: Tensor) -> Tensor:
     """The upper 99 % limit of k-hat; no number where it is one or more and the largest weight's share is not small.
 
-    Weights that are nearly all alike, and now and then far above the rest, have a k-hat of two or three: what lies
-    beyond the threshold is mostly next to nothing. That there is no mean is then not said.
+    Weights that are nearly all alike, and now and then far above the rest, have a k-hat of two or three, as what lies
+    beyond the threshold is mostly next to nothing: .7 is taken there, as a heavier tail has no such small share.
     """
     limit = _limit(khat, draws, _LIMIT).clamp(0.0, _HEAVIEST)
-    return limit.where((khat < 1.0) | (largest < _SMALL), math.nan)
+    return limit.where(khat < 1.0, torch.full_like(limit, _NO_MEAN_SEEN).where(largest < _SMALL, math.nan))
 
 
 def _unseen_tail(log_weights: Tensor, shape: float | Tensor) -> Tensor:
@@ -203,6 +215,17 @@ def _unseen_tail(log_weights: Tensor, shape: float | Tensor) -> Tensor:
     halves = [half.clamp(min=0.0).square().mean(0) for half in (away, -away)]  # half of each variance
     enough = torch.minimum(*halves) <= math.log(len(log_weights))
     return (shape + torch.zeros_like(halves[0])).where(enough, math.nan)
+
+
+def _skewness(away: Tensor) -> Tensor:
+    """The skewness of numbers ``[K, ...]`` about zero."""
+    return (away / away.square().mean(0).sqrt().clamp(min=_TINY)).pow(3).mean(0)
+
+
+def _allowed(away: Tensor, skewness: Tensor) -> Tensor:
+    """How many standard errors of a mean are taken, t + 3/4 |g| / sqrt K: half of (1 + 2 t^2) / 6 at t = 2 is 3/4."""
+    count = len(away)
+    return _half_t(torch.full_like(skewness, count - 1.0)) + 0.75 * skewness.abs() / math.sqrt(count)
 
 
 def _beyond(away: Tensor) -> Tensor:

@@ -10,7 +10,6 @@ and their distance says how far annealed importance sampling is from the truth o
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -25,7 +24,7 @@ from ..pairs.unconstrained import flatten
 from ..random_state import RandomState
 from .annealed import AnnealedImportanceSampling
 from .annealing import Tick
-from .errors import log_mean_errors, with_rounding
+from .errors import log_mean_errors, spread_error, with_rounding
 from .evidence import Evidence
 
 __all__ = ["BidirectionalMonteCarlo", "Sandwich", "sandwich"]
@@ -60,8 +59,8 @@ class Sandwich:
 
     @property
     def gap_error(self) -> float:
-        """The standard error of the mean gap over datapoints."""
-        return float(self.gaps.std() / math.sqrt(len(self.gaps))) if len(self.gaps) > 1 else math.nan
+        """The standard error of the mean gap over datapoints, wider where they are few."""
+        return spread_error(self.gaps)
 
     def __str__(self) -> str:
         """One sentence."""
