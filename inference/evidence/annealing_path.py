@@ -110,7 +110,9 @@ def _from_prior(pair: Pair, part: Data) -> Start:
 
 
 def _from_guide(pair: Pair, part: Data) -> Start:
-    _insist_on_a_density(pair)
+    if pair.guide is None:
+        raise ValueError("start='guide' needs a guide and this pair has none; use start='prior'.")
+    pair.insist_on_density()
 
     def draw(count: int) -> Tensor:
         return flatten(pair, pair.sample_guide(part, count))
@@ -144,19 +146,3 @@ def _from_moments(pair: Pair, part: Data, draws: Tensor, ridge: Tensor) -> Start
         return log_start, pair.log_joint(z, part) + log_det - log_start
 
     return draw, densities
-
-
-def _insist_on_a_density(pair: Pair) -> None:
-    if pair.auxiliary:
-        raise ValueError(
-            f"start='guide' needs log q(z|x) of the latents alone, but the guide draws {list(pair.auxiliary)} beside "
-            "them, which nobody has integrated out; use start='moments', which asks for draws only."
-        )
-    without = [site.name for site in pair.latents if not site.has_density]
-    if without:
-        raise ValueError(
-            f"start='guide' needs the guide's density log q(z|x), which it does not have at {without} (an implicit "
-            "distribution); start at the normal with the moments of its draws, start='moments', or at the prior."
-        )
-    if pair.guide is None:
-        raise ValueError("start='guide' needs a guide and this pair has none; use start='prior'.")

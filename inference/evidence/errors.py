@@ -115,7 +115,7 @@ def log_mean_errors(log_weights: Tensor, khat: Tensor | None = None, *, unseen: 
     ess = 1.0 / share.square().sum(0)
     square = (1.0 / ess - 1.0 / draws).clamp(min=0.0) * draws / (draws - 1)
     largest, scatter = share.amax(0), square.sqrt()
-    known = _unseen_tail(log_weights, unseen) if khat is None else _seen_tail(khat.to(total), draws, largest)
+    known = _unseen_tail(log_weights, unseen) if khat is None else _seen_tail(khat.to(total), draws, largest, _LIMIT)
     beyond = (largest - 1.0 / draws).clamp(min=0.0) * known / (1.0 - known)
     # The weights that count are as few as their effective number.
     allowed = _half_t(ess - 1.0) * scatter
@@ -199,13 +199,13 @@ def _limit(khat: Tensor, draws: int, deviations: float) -> Tensor:
     return shape + deviations * (1.0 + shape.clamp(min=0.0)) / math.sqrt(tail)
 
 
-def _seen_tail(khat: Tensor, draws: int, largest: Tensor) -> Tensor:
-    """The upper 99 % limit of k-hat; no number where it is one or more and the largest weight's share is not small.
+def _seen_tail(khat: Tensor, draws: int, largest: Tensor, deviations: float) -> Tensor:
+    """An upper limit of k-hat; no number where that is one or more and the largest draw's share is not small.
 
-    Weights that are nearly all alike, and now and then far above the rest, have a k-hat of two or three, as what lies
+    Draws that are nearly all alike, and now and then far above the rest, have a k-hat of two or three, as what lies
     beyond the threshold is mostly next to nothing: .7 is taken there, as a heavier tail has no such small share.
     """
-    limit = _limit(khat, draws, _LIMIT).clamp(0.0, _HEAVIEST)
+    limit = _limit(khat, draws, deviations).clamp(0.0, _HEAVIEST)
     return limit.where(khat < 1.0, torch.full_like(limit, _NO_MEAN_SEEN).where(largest < _SMALL, math.nan))
 
 
@@ -230,9 +230,10 @@ def _allowed(away: Tensor, skewness: Tensor) -> Tensor:
 
 def _beyond(away: Tensor) -> Tensor:
     """What the upper tail of numbers ``[K, N]`` about zero holds beyond their largest, as a part of their average."""
-    khat = pareto_khat(away.clamp(min=_TINY).log().T).to(away)
-    tail = _limit(khat, len(away), _LIMIT_OF_MEANS).clamp(0.0, _HEAVIEST).where(khat < 1.0, math.nan)
-    return away.amax(0) / len(away) * tail / (1.0 - tail)
+    upper = away.clamp(min=_TINY)
+    largest = upper.amax(0)
+    tail = _seen_tail(pareto_khat(upper.log().T).to(away), len(away), largest / upper.sum(0), _LIMIT_OF_MEANS)
+    return largest / len(away) * tail / (1.0 - tail)
 
 
 def _half_t(freedom: Tensor) -> Tensor:

@@ -9,13 +9,13 @@ from hashlib import blake2b
 from typing import Any
 
 import torch
-from pyro.distributions import MaskedDistribution, Unit
+from pyro.distributions import Unit
 from torch import Tensor
 from torch.distributions import constraints
 
 from ..pairs.data import Rows, Tensors, chunks
 from ..pairs.pair import Pair
-from ..pairs.sites import as_data, layers
+from ..pairs.sites import as_data, kept_entries, layers
 from ..random_state import RandomState
 
 __all__ = ["Observed", "Provenance", "difference", "provenance"]
@@ -162,7 +162,8 @@ class _Tally:
     def add(self, site: Any) -> None:
         """Look at one more chunk."""
         self.fn, value = site["fn"], site["value"]
-        counts = _counts(site)
+        kept = kept_entries(site)
+        counts = torch.ones_like(value, dtype=torch.bool) if kept is None else kept
         seen = value[counts]
         if seen.numel():
             self.low, self.high = min(self.low, float(seen.min())), max(self.high, float(seen.max()))
@@ -177,18 +178,6 @@ class _Tally:
         measure = _measure(self.fn) if self.inside else f"unnormalised {_family(self.fn)}"
         share = self.counted / max(self.entries, 1)
         return Observed(self.site, measure, self.digest.hexdigest(), self.low, self.high, share)
-
-
-def _counts(site: Any) -> Tensor:
-    """Which entries of a site's value its density counts: what no mask, its own or a distribution's, leaves out."""
-    counts = torch.ones_like(site["value"], dtype=torch.bool)
-    masks = [(site["mask"], site["fn"].event_dim)]
-    masks += [(layer._mask, layer.event_dim) for layer in layers(site["fn"]) if isinstance(layer, MaskedDistribution)]
-    for mask, event_dim in masks:
-        if mask is not None:
-            mask = torch.as_tensor(mask, device=counts.device)
-            counts = counts & mask.reshape(*mask.shape, *(1,) * event_dim)
-    return counts
 
 
 def _has_mass(fn: Any, seen: Tensor) -> bool:

@@ -225,7 +225,7 @@ class Densities(nn.Module):
             raise ContractError(
                 f"the guide has no density log q(z|x) at {without} (an implicit distribution), so there is no bound "
                 "and there are no importance weights; train it with AdversarialVB, and take its evidence by annealed "
-                "importance sampling, which needs draws alone."
+                "importance sampling from the moments of its draws (start='moments') or the prior, which needs no more."
             )
 
     @property
