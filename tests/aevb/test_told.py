@@ -75,13 +75,13 @@ def test_a_bounds_own_error_is_its_spread_over_repeats():
     """Of ELBO, of the gaps' bounds and of importance sampling, by repeats under other seeds."""
     world = worlds.make("normal")
     pair = Pair(world.model, world.others["wide"].program).check(world.data)
-    for estimator in (ELBO(50), ImportanceSampling(50)):
+    for estimator in (ELBO(1000), ImportanceSampling(50)):
         found = [log_evidence(pair.model, pair.guide, world.x, estimator, seed=seed) for seed in range(40)]
         spread = torch.stack([f.log_px for f in found]).std(0)
         stated = torch.stack([f.errors for f in found]).mean(0)
         assert bool(((spread / stated - 1).abs() < 0.45).all()), (estimator, spread, stated)
     answer = _evidence(world.log_px, "exact", torch.zeros(4))
-    parts = [find_gaps(pair, world.x, log_px=answer, num_steps=1, num_draws=50, seed=seed) for seed in range(25)]
+    parts = [find_gaps(pair, world.x, log_px=answer, num_steps=1, num_draws=1000, seed=seed) for seed in range(25)]
     spread = torch.stack([p.bound for p in parts]).std(0)
     stated = torch.stack([p.bound_errors for p in parts]).mean(0)
     assert bool(((spread / stated - 1).abs() < 0.5).all()), (spread, stated)
