@@ -12,6 +12,11 @@ os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")  # for the same reas
 gc.set_threshold(50_000, 20, 20)  # torch leaves little garbage; looking for it took a tenth of the time
 
 
+def pytest_collection_modifyitems(items):
+    """What takes longest begins first, so that no process is left with it alone."""
+    items.sort(key=lambda item: "slow" not in item.keywords)
+
+
 @pytest.fixture(autouse=True)
 def _isolated():
     with torch.random.fork_rng():

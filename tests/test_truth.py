@@ -40,10 +40,11 @@ def _shortfall(objective, latent_dim, steps, guided=True):
 
     best = likelihood(ProbabilisticPCA.maximum_likelihood(x, latent_dim))
     start = likelihood(model)
+    programs = model, guide
     for lr in (1e-2, 1e-3):  # the second, smaller step averages the gradient's noise out
         adam = partial(torch.optim.Adam, lr=lr)
-        run = fit(model, guide, x, objective=objective, optimizer=adam, steps=steps // 2, progress=False)
-        model, guide = run.model, run.guide
+        run = fit(*programs, x, objective=objective, optimizer=adam, steps=steps // 2, progress=False)
+        programs = run.model, run.guide
     assert best > start
     return (best - likelihood(model)) / (best - start)
 

@@ -315,6 +315,7 @@ def test_a_graph_that_is_written_and_read_is_the_same():
 
 
 @NEEDS_COMPILER
+@pytest.mark.slow
 def test_a_long_run_is_compiled_beside_and_switches_at_a_fixed_step(data, monkeypatch, tmp_path):
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     monkeypatch.setattr(step_runner, "_WORTH_COMPILING", 60)
