@@ -3,8 +3,14 @@ r"""The marginal likelihood by a density fitted to posterior draws.
     1 / p(x) = E_{p(z|x)} [ q(z) / p(x, z) ]     for any density q that is zero where the posterior is
 
 Some posterior draws choose q; others, *fresh* ones, take the average. Were they the same, q would be high just where it
-is averaged, and the estimate too low. The average is finite in variance only while q has no heavier tails than the
-posterior, and a density fitted to draws is a poor one in many dimensions: so fewer than five.
+is averaged, and the estimate too low. Where q puts mass that the posterior does not have (its tails, the valley between
+two modes) the ratio is huge and hardly ever drawn, and the plain average misses that mass. So ratios above a bound r
+are left out of the average, and q's mass there, by draws of q itself, out of what the average must be:
+
+    p(x) = P_q( q(z) / p(x, z) <= r )  /  E_{p(z|x)} [ q(z) / p(x, z) 1{ q(z) / p(x, z) <= r } ]
+
+for any r that does not depend on the fresh draws: the largest ratio at those that q was fitted to. A density fitted to
+draws is a poor one in many dimensions: so fewer than five.
 
 References:
     Auto-Encoding Variational Bayes (Kingma & Welling, 2013), appendix D, https://arxiv.org/abs/1312.6114
@@ -16,19 +22,18 @@ import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..arviz_compat import pareto_khat
 from ..pairs.data import Rows, chunks
 from ..pairs.pair import Pair
 from ..pairs.sites import Data
 from ..pairs.unconstrained import flatten, log_density
 from ..posterior.hmc import sample
-from .errors import FEWEST_FOR_KHAT, log_mean_errors, with_rounding
+from .errors import log_mean_errors, with_rounding
 from .evidence import Evidence
 
 __all__ = ["DensityFit"]
@@ -36,7 +41,15 @@ __all__ = ["DensityFit"]
 _MOST_DIMENSIONS = 4  # the appendix takes it for fewer than five
 _KINDS = ("gaussian", "kde", "mixture")
 
-LogDensity = Callable[[np.ndarray], np.ndarray]
+_MASS_DRAWS = 500  # of q, which tell how much of its mass lies under the bound
+_FEWEST_COVERED = 20  # of them, below which that mass is not known
+
+
+class _Fitted(NamedTuple):
+    """A density of one datapoint's latents, and how to draw from it: ``[S, D]``."""
+
+    log_density: Callable[[np.ndarray], np.ndarray]
+    draw: Callable[[int], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -92,28 +105,37 @@ class DensityFit:
                 "the joint is then ruled by a few draws; use annealed importance sampling, which does not mind."
             )
         points = max(1, self.rows // (2 * self.num_chains))
-        ratios = torch.cat([self._log_ratios(pair, part) for part in chunks(data, points)], dim=-1)  # [S, C, N]
+        parts = [self._log_ratios(pair, part) for part in chunks(data, points)]
+        ratios, covered = (torch.cat(column, dim=-1) for column in zip(*parts, strict=True))  # [S, C, N], [N]
         by_chain = ratios.logsumexp(0) - math.log(len(ratios))
         mean = by_chain.logsumexp(0) - math.log(self.num_chains)
         every = ratios.flatten(0, 1)
         errors = log_mean_errors(by_chain)
+        of_mass = ((1.0 - covered) / (covered * _MASS_DRAWS)).sqrt()
+        of_mass[covered * _MASS_DRAWS < _FEWEST_COVERED] = math.nan
         found = Evidence(
             method="density-fit",
             direction="estimate",
-            log_px=-mean,
+            log_px=covered.log() - mean,
             num_samples=len(every),
             ess=(2 * every.logsumexp(0) - (2 * every).logsumexp(0)).exp(),
-            khat=pareto_khat(every.T) if len(every) >= FEWEST_FOR_KHAT else None,
             notes=(
-                f"{self.kind} density fitted to {len(every)} HMC draws, averaged over {len(every)} fresh ones; above "
-                "log p(x) in expectation where the chains have mixed",
+                f"{self.kind} density fitted to {len(every)} HMC draws, averaged over {len(every)} fresh ones; of its "
+                f"mass {float(1 - covered.mean()):.0%} lies where they do not, and is left out; true where the chains "
+                "have mixed",
             ),
-            **errors._asdict(),
+            own_errors=torch.hypot(errors.own_errors, of_mass),
+            scatter=torch.hypot(errors.scatter, of_mass),
+            biases=errors.biases,
         )
         return with_rounding(found, pair)
 
-    def _log_ratios(self, pair: Pair, part: Data) -> Tensor:
-        """Log-ratios log q(u) - log p(x, u) at fresh draws: ``[draws per chain, C, batch]`` in float64 on the CPU."""
+    def _log_ratios(self, pair: Pair, part: Data) -> tuple[Tensor, Tensor]:
+        """Bounded log-ratios log q(u) - log p(x, u) at fresh draws, and q's mass where the bound holds.
+
+        Returns:
+            ``[draws per chain, C, batch]``, minus infinity above the bound, and ``[batch]``, in float64 on the CPU.
+        """
         density = log_density(pair, part)
         draw = pair.sample_prior if pair.guide is None else pair.sample_guide
         chains = sample(
@@ -125,29 +147,40 @@ class DensityFit:
             thin=self.thin,
         )
         to_fit, fresh = split_chains(chains.u)
-        log_joint = torch.stack([density(u) for u in fresh]).double().cpu()
-        log_q = [
-            self._fit(fitted)(new.numpy())
-            for fitted, new in zip(_by_datapoint(to_fit), _by_datapoint(fresh), strict=True)
-        ]
-        return torch.from_numpy(np.stack(log_q, axis=-1)).reshape(log_joint.shape) - log_joint
+        fitted = [self._fit(draws) for draws in _by_datapoint(to_fit)]
+        seen, new = (self._ratios(density, fitted, u) for u in (to_fit, fresh))
+        bound = seen.amax(0)
+        made = np.stack([one.draw(_MASS_DRAWS) for one in fitted], axis=1)  # [M, batch, D]
+        u = torch.from_numpy(made).to(to_fit).unflatten(0, (-1, self.num_chains))
+        covered = (self._ratios(density, fitted, u) <= bound).double().mean(0)
+        return torch.where(new <= bound, new, -math.inf).unflatten(0, (-1, self.num_chains)), covered
 
-    def _fit(self, draws: Tensor) -> LogDensity:
+    def _ratios(self, density: Callable[[Tensor], Tensor], fitted: list[_Fitted], u: Tensor) -> Tensor:
+        """Log-ratios at ``[S, C, batch, D]``: ``[S * C, batch]``."""
+        log_joint = torch.stack([density(some) for some in u]).double().cpu().flatten(0, 1)
+        log_q = [one.log_density(new.numpy()) for one, new in zip(fitted, _by_datapoint(u), strict=True)]
+        return torch.from_numpy(np.stack(log_q, axis=-1)) - log_joint
+
+    def _fit(self, draws: Tensor) -> _Fitted:
         """A density fitted to the draws ``[L, D]`` of one datapoint, in coordinates of their own mean and scales."""
         mean, scale = draws.mean(0).numpy(), draws.std(0).clamp(min=1e-12).numpy()
-        fitted = self._fit_standard((draws.numpy() - mean) / scale)
-        return lambda u: fitted((u - mean) / scale) - np.log(scale).sum()
+        standard = self._fit_standard((draws.numpy() - mean) / scale)
+        return _Fitted(
+            lambda u: standard.log_density((u - mean) / scale) - np.log(scale).sum(),
+            lambda count: mean + scale * standard.draw(count),
+        )
 
-    def _fit_standard(self, v: np.ndarray) -> LogDensity:
+    def _fit_standard(self, v: np.ndarray) -> _Fitted:
         from scipy import stats
 
+        seed = int(torch.randint(2**31 - 1, ()))
         if self.kind == "kde":
             kernels = stats.gaussian_kde(v.T)
-            return lambda new: kernels.logpdf(new.T)
+            return _Fitted(lambda new: kernels.logpdf(new.T), lambda count: kernels.resample(count, seed).T)
         if self.kind == "mixture":
-            return _mixture(v, self.num_components)
+            return _mixture(v, self.num_components, seed)
         normal: Any = stats.multivariate_normal(v.mean(0), np.cov(v.T), allow_singular=True)
-        return lambda new: normal.logpdf(new)
+        return _Fitted(normal.logpdf, lambda count: normal.rvs(count, random_state=seed).reshape(count, -1))
 
 
 def split_chains(u: Tensor) -> tuple[Tensor, Tensor]:
@@ -161,11 +194,11 @@ def _by_datapoint(u: Tensor) -> Tensor:
     return u.flatten(0, 1).movedim(1, 0).double().cpu()
 
 
-def _mixture(v: np.ndarray, num_components: int) -> LogDensity:
+def _mixture(v: np.ndarray, num_components: int, seed: int) -> _Fitted:
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.mixture import GaussianMixture
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # any density serves; a better one only has less variance
-        fitted = GaussianMixture(num_components, reg_covar=1e-3, random_state=0).fit(v)
-    return lambda new: fitted.score_samples(new)
+        fitted = GaussianMixture(num_components, reg_covar=1e-3, random_state=seed).fit(v)
+    return _Fitted(fitted.score_samples, lambda count: fitted.sample(count)[0])

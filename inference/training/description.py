@@ -227,9 +227,7 @@ def _mend(path: Any) -> str:
     module = str(path).partition(":")[0]
     top = module.partition(".")[0]
     offered = all(part.isidentifier() for part in module.split(".")) and top not in {*sys.stdlib_module_names, "aevb"}
-    trusted = (
-        f'if {top} is your own, aevb.load(folder, trust=["{top}"]) or --plugin; ' if offered else ""
-    )
+    trusted = f'if {top} is your own, aevb.load(folder, trust=["{top}"]) or --plugin; ' if offered else ""
     return f"To open it: {trusted}aevb.load(folder, model=..., guide=...) with the pair itself."
 
 

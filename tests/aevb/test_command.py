@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
+from folders import arrays
 
 from aevb.__main__ import VERBS, main
 from aevb.commands.words import dataset_of
@@ -80,7 +81,7 @@ def test_evidence_adds_to_the_folder(run_folder, capsys):
 
 def test_sample_draws_in_the_support(run_folder, tmp_path):
     assert main(["sample", str(run_folder), "--count", "20", "--out", str(tmp_path / "s.npz")]) == 0
-    drawn = np.load(tmp_path / "s.npz")
+    drawn = arrays(tmp_path / "s.npz")
     assert drawn["draws"].shape == drawn["means"].shape == (20, 64)
     assert set(np.unique(drawn["draws"])) <= {0.0, 1.0}
     assert (tmp_path / "s.png").exists()
@@ -96,7 +97,7 @@ def test_every_use_of_a_run_is_a_command(run_folder, tmp_path, what, capsys):
     names = {path.name for path in tmp_path.iterdir()}
     picture = {"manifold": "manifold_kingma.png"}.get(what, f"{what}.png")
     assert picture in names or what in ("infer", "probe")
-    shapes = {path.stem: {k: v.shape for k, v in np.load(path).items()} for path in tmp_path.glob("*.npz")}
+    shapes = {path.stem: {k: v.shape for k, v in arrays(path).items()} for path in tmp_path.glob("*.npz")}
     expected = {
         "reconstruct": {"data": (4, 64), "means": (4, 64)},
         "infer": {"means": (4, 2), "z": (10, 4, 2)},
@@ -114,7 +115,7 @@ def test_every_use_of_a_run_is_a_command(run_folder, tmp_path, what, capsys):
 
 def test_imputing_leaves_what_is_seen_and_every_grid_is_drawn(run_folder, tmp_path):
     assert main(["use", str(run_folder), "impute", "--points", "4", "--hole", "random", "--out", str(tmp_path)]) == 0
-    found = np.load(tmp_path / "impute.npz")
+    found = arrays(tmp_path / "impute.npz")
     seen = ~found["hole"]
     assert 0.3 < seen.mean() < 0.7
     assert (found["mean"][seen] == found["data"][seen]).all() and (found["spread"][seen] == 0).all()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from folders import arrays
 
 from aevb.__main__ import main
 from aevb.inference import load
@@ -45,7 +46,7 @@ def test_a_folder_of_the_first_release_opens_and_gives_its_numbers(old, capsys):
     for words in (["sample", old], ["use", old, "infer"], ["report", old]):
         assert main([str(word) for word in words]) == 0
     assert "written: " in capsys.readouterr().out
-    assert np.load(old / "samples.npz")["draws"].shape == (100, 3) and (old / "uses" / "infer.csv").is_file()
+    assert arrays(old / "samples.npz")["draws"].shape == (100, 3) and (old / "uses" / "infer.csv").is_file()
 
 
 OUTWARD = {  # what is a link out of the folder, and a command that would write or read through it
