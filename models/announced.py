@@ -39,14 +39,16 @@ class Announced(nn.Module):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the block, then announce it: its parameters may be born in the run."""
-        if _announcing.get() or not am_i_wrapped():
+        if _announcing.get():
             return super().__call__(*args, **kwargs)
+        heard = am_i_wrapped()  # asked before the block itself enters a plate
         token = _announcing.set(True)
         try:
             result = super().__call__(*args, **kwargs)
         finally:
             _announcing.reset(token)
-        pyro.module(_free_name(self), self)
+        if heard:
+            pyro.module(_free_name(self), self)
         return result
 
 

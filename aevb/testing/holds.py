@@ -23,7 +23,7 @@ def insist(holds: object, sentence: str) -> None:
 def agree(found: Tensor, right: Tensor, sentence: str, tolerance: float = 1e-6) -> None:
     """Raise the sentence, and by how much, where two tensors differ by more than rounding."""
     insist(found.shape == right.shape, f"{sentence} (shapes {list(found.shape)} and {list(right.shape)})")
-    off = (found - right).detach().abs() / (1.0 + right.abs())
+    off = ((found - right).abs() / (1.0 + right.abs())).detach()
     insist(not bool((off > tolerance).any() | off.isnan().any()), f"{sentence} (off by up to {float(off.max()):.3g})")
 
 

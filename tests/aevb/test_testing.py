@@ -132,6 +132,7 @@ def _forget_all():
         plugins.sys.modules.pop(Path(file).stem)
 
 
+@pytest.mark.filterwarnings("ignore:.*grey values")  # what is fitted is not the point
 def test_a_run_with_blocks_of_ones_own_opens_only_where_they_are_named(plugged, tmp_path, capsys):
     words = ["--latent-dim", "1", "--hidden", "4", "--epochs", "1", "--quiet", "--out", str(tmp_path / "run")]
     assert main(["fit", "digits", *plugged[:2], "--prior", "cauchy", *words]) == 0
@@ -331,7 +332,7 @@ WRONG = {
     "a bound too high": (lambda: check_objective(TooGood), "nats above log p"),
     "a sign": (lambda: check_objective(Climbing), "log p\\(x\\) falls"),
     "a player who rests": (lambda: check_objective(Lazy), r"only \['model'\] learn"),
-    "an estimate too high": (lambda: check_estimator(lambda: Above(60)), "a lower bound lies"),
+    "an estimate too high": (lambda: check_estimator(lambda: Above(200)), "a lower bound lies"),
     "not exact": (lambda: check_estimator(NotQuite), "it is called exact, and is off by 0.01"),
     "one number for all": (lambda: check_estimator(lambda: Pooled(200)), "nats too high|alone, a row's number"),
 }

@@ -121,7 +121,7 @@ def test_a_prior_of_ours_in_a_plain_function_is_trained_by_pyro():
     svi = SVI(model, guide, pyro.optim.Adam({"lr": 0.1}), Trace_ELBO())
     for _ in range(100):
         svi.step(torch.full((8, 1), 2.0))
-    assert float(prior.mean) == pytest.approx(2.0, abs=0.3)
+    assert float(prior.mean.detach()) == pytest.approx(2.0, abs=0.3)
 
 
 def _observed(prior):
@@ -145,7 +145,7 @@ def test_stored_values_are_taken_when_they_are_asked_for():
         first.mean.fill_(3.0)
     pyro.module("LearnedNormal", later, update_module_params=True)
     poutine.trace(_observed).get_trace(later)
-    assert float(later.mean[0]) == 3.0 and "LearnedNormal_2$$$mean" not in pyro.get_param_store()
+    assert float(later.mean[0].detach()) == 3.0 and "LearnedNormal_2$$$mean" not in pyro.get_param_store()
 
 
 def test_a_block_that_is_only_looked_at_leaves_the_store_alone():

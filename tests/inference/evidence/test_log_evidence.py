@@ -55,7 +55,9 @@ def test_the_bound_is_the_evidence_less_the_divergence(world, num_samples):
     assert abs(float(gaps.mean()) - divergence) < 4 * float(gaps.std()) / len(x) ** 0.5
     within = float(((gaps - divergence).abs() < 2 * bound.errors).double().mean())
     assert 0.9 < within < 0.99
-    assert bound.monte_carlo_error == pytest.approx(float(gaps.std()) / len(x) ** 0.5, rel=0.15)
+    # By few draws a part of the error is for what none of them saw.
+    told = bound.monte_carlo_error / (float(gaps.std()) / len(x) ** 0.5)
+    assert 0.85 < told < (1.3 if num_samples == 100 else 1.15)
 
 
 def test_importance_sampling_climbs_to_the_evidence_by_its_variance(world):
