@@ -140,7 +140,8 @@ def test_a_pair_that_cannot_be_captured_says_so_once_with_the_reason(monkeypatch
             warnings.simplefilter("always")
             for num_samples in (20, 30):
                 log_evidence(pair.model, pair.guide, x, ImportanceSampling(num_samples, rows=20))
-            log_evidence(pair.model, pair.guide, x, AnnealedImportanceSampling(num_chains=2, num_temperatures=5))
+            short = AnnealedImportanceSampling(2, num_chains=2, num_leapfrog=2, num_tuning=2)
+            log_evidence(pair.model, pair.guide, x, short)
             hmc.sample(lambda u: pair.log_joint({"z": u[..., 0]}, x), torch.zeros(1, 3, 1), num_samples=5, warmup=5)  # noqa: B023
         (said,) = [str(w.message) for w in caught if "uncaptured" in str(w.message)]
         assert "__bool__() reads a tensor's values as Python numbers at test_traced_function.py" in said
