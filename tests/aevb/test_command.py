@@ -19,6 +19,7 @@ from aevb.publish import rows
 # The digits' own variant is grey, and each fit of them says so: in the page too, as is held below.
 pytestmark = pytest.mark.filterwarnings("ignore:observed site 'x' scores grey values:UserWarning")
 SMALL = ["--hidden", "8", "--latent-dim", "2", "--quiet"]
+QUICK = ["--epochs", "1", "--batch-size", "500"]
 
 
 @pytest.fixture(scope="module")
@@ -183,15 +184,15 @@ def test_report_holds_everything_in_one_page(run_folder):
 
 
 def test_a_guide_without_a_density_is_trained_by_name(tmp_path):
-    words = ["fit", "digits", *SMALL, "--guide", "noise-basis", "--objective", "avb", "--adaptive-contrast"]
-    assert main([*words, "--epochs", "1", "--precision", "bfloat16", "--clip-norm", "5", "--out", str(tmp_path)]) == 0
+    words = ["fit", "digits", *SMALL, *QUICK, "--guide", "noise-basis", "--objective", "avb", "--adaptive-contrast"]
+    assert main([*words, "--precision", "bfloat16", "--clip-norm", "5", "--out", str(tmp_path)]) == 0
     config = json.loads((tmp_path / "config.json").read_text())
     assert "adaptive_contrast=True" in config["objective"]
     assert config["command"]["precision"] == "bfloat16" and config["command"]["clip_norm"] == 5.0
 
 
 def test_compare_writes_a_table_and_a_curve(tmp_path, capsys):
-    words = ["compare", "digits", *SMALL, "--objectives", "sgvb", "mcem", "--epochs", "2", "--samples", "30"]
+    words = ["compare", "digits", *SMALL, *QUICK, "--objectives", "sgvb", "mcem", "--samples", "30"]
     assert main([*words, "--jobs", "1", "--points", "20", "--track-points", "10", "--out", str(tmp_path)]) == 0
     table = pd.read_csv(tmp_path / "table.csv")
     assert list(table["objective"]) == ["sgvb", "mcem"]
@@ -205,15 +206,16 @@ def test_compare_writes_a_table_and_a_curve(tmp_path, capsys):
 
 
 def test_compare_sets_a_guide_without_a_density_beside_others(tmp_path, capsys):
-    words = ["compare", "digits", *SMALL, "--objectives", "sgvb", "avb", "--guides.avb", "implicit", "--epochs", "1"]
+    words = ["compare", "digits", *SMALL, *QUICK, "--objectives", "sgvb", "avb", "--guides.avb", "implicit"]
     annealed = ["--evidence", "ais", "--evidence-args.start", "prior", "--evidence-args.num_temperatures", "5"]
     rest = ["--jobs", "1", "--points", "5", "--track", "none", "--out", str(tmp_path), "--quiet"]
-    assert main([*words, *annealed, "--evidence-args.num_chains", "2", *rest]) == 0
+    short = ["--evidence-args.num_chains", "2", "--evidence-args.num_tuning", "5"]
+    assert main([*words, *annealed, *short, *rest]) == 0
     table = pd.read_csv(tmp_path / "table.csv").set_index("objective")
     assert math.isnan(table.loc["avb", "test_bound"]) and not math.isnan(table.loc["sgvb", "test_bound"])
     for name in ("sgvb", "avb"):
         run, data = load(tmp_path / f"{name}-0"), dataset_of(tmp_path / f"{name}-0", None)
-        chains = AnnealedImportanceSampling(5, num_chains=2, start="prior", progress=False)
+        chains = AnnealedImportanceSampling(5, num_chains=2, start="prior", num_tuning=5, progress=False)
         right = log_evidence(run.model, run.guide, rows(data.test, 5), chains)
         assert table.loc[name, "test_log_px"] == pytest.approx(right.mean, rel=1e-5)
     assert json.loads((tmp_path / "avb-0" / "config.json").read_text())["pair"][1]["class"].endswith(

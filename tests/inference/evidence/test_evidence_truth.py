@@ -127,7 +127,9 @@ ESTIMATORS = {
 SMALL = [(world, estimator) for world in ("2 components", "two sites", "a positive latent") for estimator in ESTIMATORS]
 SLOWLY = {f"annealed slowly from the {start}": annealed(start, num_temperatures=400) for start in ("guide", "moments")}
 SLOWLY["annealed slowly from the prior"] = annealed("prior", num_temperatures=500, num_leapfrog=5)
-LARGE = [(f"{dim} components", f"annealed slowly from the {start}") for dim in (10, 50) for start in ("guide", "moments")]
+LARGE = [
+    (f"{dim} components", f"annealed slowly from the {start}") for dim in (10, 50) for start in ("guide", "moments")
+]
 LARGE += [("10 components", name) for name in ("annealed slowly from the prior", "importance")]
 
 

@@ -60,8 +60,8 @@ def _peak(estimator, points):
     [
         (ImportanceSampling(300), ImportanceSampling(1500)),
         (
-            AnnealedImportanceSampling(5, num_chains=5, num_tuning=2, num_leapfrog=2, rows=500),
-            AnnealedImportanceSampling(5, num_chains=25, num_tuning=2, num_leapfrog=2, rows=500),
+            AnnealedImportanceSampling(2, num_chains=5, num_tuning=1, num_leapfrog=1, rows=500),
+            AnnealedImportanceSampling(2, num_chains=25, num_tuning=1, num_leapfrog=1, rows=500),
         ),
         (
             DensityFit(num_samples=10, num_chains=5, warmup=3, thin=1, rows=500),

@@ -43,7 +43,7 @@ OBJECTIVES = {
 
 @pytest.fixture
 def clean_cache(monkeypatch, tmp_path):
-    """A compiler's cache that holds no graph, only what torch found out of this processor: that costs ten compilations."""
+    """A compiler's cache without a graph, but with what torch found out of this processor by ten compilations."""
     pick_vec_isa()
     for tried in Path(cache_dir()).rglob("*.so.load_ok"):
         folder = tmp_path / tried.parent.name
