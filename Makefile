@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 PINS   ?=
 READY  := $(VENV)/.ready
 
-.PHONY: demo test lint types suite prerelease bench notebooks clean
+.PHONY: demo test lint types suite prerelease bench notebooks picture clean
 
 demo: $(READY)
 	$(BIN)/aevb demo
@@ -38,6 +38,10 @@ bench: $(READY)
 # The notebooks are kept as executed .ipynb; this runs them again in place.
 notebooks: $(READY)
 	$(BIN)/jupyter nbconvert --to notebook --execute --inplace notebooks/*.ipynb
+
+# The README's first picture, of the demo's figures.
+picture: demo
+	$(BIN)/python docs/picture.py
 
 clean:
 	rm -rf $(VENV) runs build *.egg-info

@@ -110,7 +110,12 @@ def failures(tree: Path, words: Sequence[str]) -> list[str]:
     child = os.fork()
     if child == 0:
         os.setpgid(0, 0)
-        os._exit(_run_tests(tree, words, heard))
+        try:  # whatever happens there, what this process is to tidy up is not the child's to remove
+            _run_tests(tree, words, heard)
+        except BaseException as error:
+            heard.write_text(f"the tests could not be run: {error!r}", encoding="utf-8")
+        finally:
+            os._exit(0)
     deadline = time.monotonic() + _LIMIT
     while os.waitpid(child, os.WNOHANG) == (0, 0):
         if time.monotonic() > deadline:
@@ -121,7 +126,7 @@ def failures(tree: Path, words: Sequence[str]) -> list[str]:
     return heard.read_text(encoding="utf-8").split("\n") if heard.exists() else [f"no end of {' '.join(words)}"]
 
 
-def _run_tests(tree: Path, words: Sequence[str], heard: Path) -> int:
+def _run_tests(tree: Path, words: Sequence[str], heard: Path) -> None:
     quiet = os.open(os.devnull, os.O_WRONLY)
     os.dup2(quiet, 1)
     os.dup2(quiet, 2)
@@ -129,11 +134,11 @@ def _run_tests(tree: Path, words: Sequence[str], heard: Path) -> int:
     os.environ |= {"PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1"}
     sys.path.insert(0, str(tree))
     found = _Failures()
-    code = pytest.main(["-q", "-p", "no:cacheprovider", *words], plugins=[found])
+    early = ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # of plugins that this process imported beforehand
+    code = pytest.main(["-q", "-p", "no:cacheprovider", *early, *words], plugins=[found])
     if code not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED) and not found.names:
         found.names.append(f"nothing was tested: pytest ended with {code}")
     heard.write_text("\n".join(found.names), encoding="utf-8")
-    return 0
 
 
 def main(words: Sequence[str]) -> int:

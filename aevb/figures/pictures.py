@@ -93,7 +93,7 @@ def manifold(
     with torch.no_grad():
         images = decode(torch.stack([right.flatten(), up.flatten()], dim=-1))
     n = len(quantiles)
-    figure, axes = _mosaic_figure(_mosaic(_pictures(images, image_shape), n, n, gap=0), margin=(0.6, 0.6))
+    figure, axes = _mosaic_figure(_mosaic(_pictures(images, image_shape), n, n), margin=(0.6, 0.6))
     height, width = axes.get_images()[0].get_size()
     ticks = np.array([0.5, n / 2, n - 0.5]) / n
     outer = f"{quantiles[-1]:.1f}"
@@ -115,10 +115,10 @@ def _pictures(images: Tensor | ArrayLike, image_shape: tuple[int, int, int]) -> 
     return flat.reshape(-1, *image_shape).transpose(0, 2, 3, 1).clip(0, 1)
 
 
-def _mosaic(pictures: Array, rows: int, cols: int, gap: int | None = None) -> Array:
+def _mosaic(pictures: Array, rows: int, cols: int) -> Array:
     """Lay ``[N, H, W, C]`` out as one picture with white between, ``[rows * (H + gap), cols * (W + gap), C]``."""
     _, height, width, channels = pictures.shape
-    gap = max(1, width // 14) if gap is None else gap
+    gap = max(1, width // 14)
     cells = np.ones((rows * cols, height + gap, width + gap, channels))
     cells[: len(pictures), gap // 2 : gap // 2 + height, gap // 2 : gap // 2 + width] = pictures
     grid = cells.reshape(rows, cols, height + gap, width + gap, channels).swapaxes(1, 2)

@@ -100,8 +100,9 @@ def test_manifold_has_z1_to_the_right_and_z2_upward(grid, n, edge):
         asked.append(z)
         return torch.special.ndtr(z[:, :1] if len(asked) == 1 else z[:, 1:])
 
-    right = picture(figures.manifold(decode, (1, 1, 1), grid))
-    up = picture(figures.manifold(decode, (1, 1, 1), grid))
+    right, up = (picture(figures.manifold(decode, (1, 1, 1), grid)) for _ in range(2))
+    assert right.shape == (2 * n, 2 * n) and (right[1::2] == 1).all()  # white between the pictures
+    right, up = right[::2, ::2], up[::2, ::2]
     assert right.shape == (n, n) and asked[0].shape == (n * n, 2)
     np.testing.assert_allclose(right[0], np.linspace(edge, 1 - edge, n), atol=1e-5)
     np.testing.assert_allclose(up[:, 0], np.linspace(1 - edge, edge, n), atol=1e-5)
