@@ -12,23 +12,30 @@ _KINDS = (*registry.KINDS, "datasets")
 
 def parser() -> ArgumentParser:
     """The verb's words."""
-    words = new_parser("Show what can be asked for by name, a line each.", "Example: aevb list priors")
-    words.add_argument("kind", type=str, help=", ".join(_KINDS))
+    words = new_parser("Show what can be asked for by name, one per line.", "Example: aevb list priors")
+    words.add_argument("kind", type=str, nargs="?", default=None, help=f"{', '.join(_KINDS)}; all of them by default")
     return words
 
 
 def run(args: Namespace) -> int:
-    """Print the list."""
-    if args.kind not in _KINDS:
+    """Print one list, or all."""
+    if args.kind not in (None, *_KINDS):
         raise ValueError(f"unknown kind {args.kind!r}; known: {', '.join(_KINDS)}.")
-    if args.kind == "datasets":
-        lines = list(DATASETS.items())
-    else:
-        lines = [(name, _entry(args.kind, name)) for name in registry.KINDS[args.kind]]
+    for kind in _KINDS if args.kind is None else [args.kind]:
+        if args.kind is None:
+            print(f"\n{kind}")
+        _print(list(DATASETS.items()) if kind == "datasets" else _entries(kind))
+    return 0
+
+
+def _entries(kind: str) -> list[tuple[str, str]]:
+    return [(name, _entry(kind, name)) for name in registry.KINDS[kind]]
+
+
+def _print(lines: list[tuple[str, str]]) -> None:
     width = max(len(name) for name, _ in lines)
     for name, line in lines:
         print(f"{name:<{width}}  {line}")
-    return 0
 
 
 def _entry(kind: str, name: str) -> str:
